@@ -1,0 +1,1 @@
+"""gptoss-mlx: OpenAI's gpt-oss models on Apple's MLX."""

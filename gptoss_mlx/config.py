@@ -1,0 +1,305 @@
+"""What a gpt-oss model is, in numbers; and how one request wants its tokens drawn.
+
+Reads the two spellings of config.json in use: OpenAI's original (`num_experts`,
+`rope_scaling_factor`) and Hugging Face's (`num_local_experts`, `rope_scaling` or
+`rope_parameters`), which MLX conversions share. It does not know where the file lies, nor anything
+about weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from gptoss_mlx.errors import ConfigError, MissingFileError
+
+__all__ = ["ModelConfig", "SamplingParams", "is_openai_config", "read_config_file"]
+
+# Hugging Face keys that carry no number the model needs, or that repeat one.
+_HF_IGNORED = frozenset(
+    {
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "initializer_range",
+        "model_type",
+        "output_router_logits",
+        "pad_token_id",
+        "quantization",
+        "quantization_config",
+        "router_aux_loss_coef",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+# Hugging Face keys that would change the computation if they had another value.
+_HF_FIXED: dict[str, object] = {
+    "attention_bias": True,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+_HF_RENAMED = {
+    "num_experts": "num_local_experts",
+    "experts_per_token": "num_experts_per_tok",
+}
+_HF_ROPE_RENAMED = {
+    "rope_scaling_factor": "factor",
+    "rope_ntk_alpha": "beta_slow",
+    "rope_ntk_beta": "beta_fast",
+    "initial_context_length": "original_max_position_embeddings",
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a gpt-oss model, under the names of OpenAI's original config.json.
+
+    Layers alternate: even ones attend to the last `sliding_window` tokens, odd ones to all.
+    `rope_ntk_alpha` and `rope_ntk_beta` bound YaRN's ramp, in rotations over the initial context.
+    """
+
+    num_hidden_layers: int
+    num_experts: int
+    experts_per_token: int
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    swiglu_limit: float
+    head_dim: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    sliding_window: int
+    initial_context_length: int
+    rope_theta: float
+    rope_scaling_factor: float
+    rope_ntk_alpha: float
+    rope_ntk_beta: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that contradict each other."""
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ConfigError(f"config.json: {field.name} must be positive")
+        _require(
+            self.num_attention_heads % self.num_key_value_heads == 0,
+            "num_attention_heads must be a multiple of num_key_value_heads",
+        )
+        _require(
+            self.experts_per_token <= self.num_experts,
+            "experts_per_token must not exceed num_experts",
+        )
+        _require(self.hidden_size % 32 == 0, "hidden_size must be a multiple of 32 (MXFP4 blocks)")
+        _require(
+            self.intermediate_size % 32 == 0,
+            "intermediate_size must be a multiple of 32 (MXFP4 blocks)",
+        )
+        _require(self.head_dim % 2 == 0, "head_dim must be even (rotary pairs)")
+
+    @property
+    def rms_norm_eps(self) -> float:
+        """Epsilon of every RMSNorm; a constant of the architecture."""
+        return 1e-5
+
+    @property
+    def max_context_length(self) -> int:
+        """Tokens that positions can encode: the initial context stretched by YaRN."""
+        return int(self.initial_context_length * self.rope_scaling_factor)
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of all key heads (or all value heads) together."""
+        return self.num_key_value_heads * self.head_dim
+
+    def is_sliding(self, layer: int) -> bool:
+        """Whether this layer sees only the last `sliding_window` tokens."""
+        return layer % 2 == 0
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any], *, allow_unknown: bool = False) -> ModelConfig:
+        """Read either spelling of config.json.
+
+        Raises:
+            ConfigError: a key is missing, of the wrong type, contradictory, or (unless
+                `allow_unknown`) not one this version knows.
+        """
+        values, unknown = (_from_openai if is_openai_config(raw) else _from_hf)(raw)
+        if unknown and not allow_unknown:
+            raise ConfigError(_unknown_keys_message(unknown))
+        return cls(**values)
+
+    def to_openai_dict(self) -> dict[str, Any]:
+        """The config.json of OpenAI's original layout."""
+        return asdict(self)
+
+    def to_hf_dict(self) -> dict[str, Any]:
+        """The config.json of the Hugging Face layout, without its quantization entry.
+
+        Rope is written as `rope_scaling` + `rope_theta`: stock mlx-lm reads no other spelling.
+        """
+        return {
+            "architectures": ["GptOssForCausalLM"],
+            "attention_bias": True,
+            "attention_dropout": 0.0,
+            "eos_token_id": 200002,
+            "experts_per_token": self.experts_per_token,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initial_context_length": self.initial_context_length,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate_size,
+            "layer_types": [
+                "sliding_attention" if self.is_sliding(i) else "full_attention"
+                for i in range(self.num_hidden_layers)
+            ],
+            "max_position_embeddings": self.max_context_length,
+            "model_type": "gpt_oss",
+            "num_attention_heads": self.num_attention_heads,
+            "num_experts_per_tok": self.experts_per_token,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "num_local_experts": self.num_experts,
+            "pad_token_id": 199999,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_scaling": {
+                "beta_fast": self.rope_ntk_beta,
+                "beta_slow": self.rope_ntk_alpha,
+                "factor": self.rope_scaling_factor,
+                "original_max_position_embeddings": self.initial_context_length,
+                "rope_type": "yarn",
+                "truncate": False,
+            },
+            "rope_theta": self.rope_theta,
+            "sliding_window": self.sliding_window,
+            "swiglu_limit": self.swiglu_limit,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+            "vocab_size": self.vocab_size,
+        }
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to draw tokens. The defaults are OpenAI's recommendation for gpt-oss.
+
+    `temperature` 0 is greedy; `top_p` keeps the smallest set of tokens with that much probability;
+    `seed` makes a request repeatable; `max_tokens` None means until the context is full.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    max_tokens: int | None = None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """config.json as a dictionary.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ConfigError: it is not a JSON object.
+    """
+    try:
+        raw: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file; is this a checkpoint folder?") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a JSON object")
+    return cast("dict[str, Any]", raw)
+
+
+def is_openai_config(raw: dict[str, Any]) -> bool:
+    """Whether this is OpenAI's spelling rather than Hugging Face's."""
+    return "num_local_experts" not in raw and "model_type" not in raw
+
+
+def _from_openai(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    names = [field.name for field in fields(ModelConfig)]
+    return {name: _number(raw, name, name) for name in names}, sorted(raw.keys() - set(names))
+
+
+def _from_hf(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    if raw.get("model_type", "gpt_oss") != "gpt_oss":
+        raise ConfigError(f"config.json: model_type is {raw['model_type']!r}, not 'gpt_oss'")
+    for key, expected in _HF_FIXED.items():
+        if raw.get(key, expected) != expected:
+            raise ConfigError(f"config.json: {key} is {raw[key]!r}; gpt-oss needs {expected!r}")
+    rope = _hf_rope(raw)
+    values: dict[str, Any] = {}
+    for field in fields(ModelConfig):
+        name = field.name
+        if name in _HF_ROPE_RENAMED:
+            values[name] = _number(rope, _HF_ROPE_RENAMED[name], name)
+        elif name == "rope_theta":
+            values[name] = _number(rope if "rope_theta" in rope else raw, "rope_theta", name)
+        else:
+            values[name] = _number(raw, _HF_RENAMED.get(name, name), name)
+    _check_layer_types(raw)
+    known = {_HF_RENAMED.get(name, name) for name in values} | _HF_IGNORED | _HF_FIXED.keys()
+    known |= {"rope_scaling", "rope_parameters", "layer_types", "max_position_embeddings"}
+    return values, sorted(raw.keys() - known - {"experts_per_token", "initial_context_length"})
+
+
+def _hf_rope(raw: dict[str, Any]) -> dict[str, Any]:
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling")
+    if not isinstance(rope, dict):
+        raise ConfigError("config.json: neither rope_scaling nor rope_parameters is there")
+    rope = cast("dict[str, Any]", rope)
+    if rope.get("rope_type", "yarn") != "yarn":
+        raise ConfigError(f"config.json: rope_type is {rope['rope_type']!r}, not 'yarn'")
+    if rope.get("truncate", False):
+        raise ConfigError("config.json: rope truncate is true; gpt-oss is trained with false")
+    return rope
+
+
+def _check_layer_types(raw: dict[str, Any]) -> None:
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        return
+    expected = ["sliding_attention", "full_attention"] * len(kinds)
+    if kinds != expected[: raw["num_hidden_layers"]]:
+        raise ConfigError(
+            "config.json: layer_types must alternate sliding_attention, full_attention"
+        )
+
+
+def _number(raw: dict[str, Any], key: str, name: str) -> int | float:
+    value = raw.get(key)
+    if value is None:
+        raise ConfigError(f"config.json: the key {key!r} is missing")
+    integral = ModelConfig.__annotations__[name] == "int"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"config.json: {key} is {value!r}, not a number")
+    if integral and value != int(value):
+        raise ConfigError(f"config.json: {key} is {value!r}, not a whole number")
+    return int(value) if integral else float(value)
+
+
+def _unknown_keys_message(unknown: list[str]) -> str:
+    known = [field.name for field in fields(ModelConfig)] + [*_HF_RENAMED.values(), "rope_scaling"]
+    close = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return (
+        f"config.json: unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}{hint}; "
+        "update gptoss-mlx, or pass --allow-unknown-config if they change nothing"
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(f"config.json: {message}")

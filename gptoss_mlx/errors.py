@@ -1,0 +1,80 @@
+"""Every error that gptoss-mlx raises on purpose, and the exit code the command line gives it.
+
+    GptOssError                 one clear line, with the remedy; exit code 1
+    ├── UsageError              the request itself is wrong, not the files; exit code 2
+    ├── CheckpointError         the files on disk are not a usable checkpoint
+    │   ├── ConfigError         config.json: missing, unknown or contradictory keys
+    │   ├── MissingFileError    a file that the checkpoint names is not there
+    │   ├── CorruptFileError    a file is truncated or its header lies
+    │   └── TensorError         a tensor is missing, unexpected, or of a wrong shape or dtype
+    ├── DiskError               not enough space, or a place that cannot be written
+    ├── VerifyError             a conversion differs from its source
+    ├── VocabularyError         the o200k vocabulary is nowhere to be had
+    └── ContextLengthError      a prompt is longer than the context
+
+A message says what is wrong, where, and what to do. It does not know how it will be shown.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ContextLengthError",
+    "CorruptFileError",
+    "DiskError",
+    "GptOssError",
+    "MissingFileError",
+    "TensorError",
+    "UsageError",
+    "VerifyError",
+    "VocabularyError",
+]
+
+
+class GptOssError(Exception):
+    """The base of all errors raised on purpose; its text is one line for the user."""
+
+    exit_code = 1
+
+
+class UsageError(GptOssError):
+    """The request is wrong, not the files: a bad option, or a destination that exists."""
+
+    exit_code = 2
+
+
+class CheckpointError(GptOssError):
+    """The files on disk are not a usable checkpoint."""
+
+
+class ConfigError(CheckpointError):
+    """config.json lacks a key, has an unknown one, or contradicts itself."""
+
+
+class MissingFileError(CheckpointError):
+    """A file that the checkpoint needs is not there."""
+
+
+class CorruptFileError(CheckpointError):
+    """A safetensors file is truncated, or its header does not describe the file."""
+
+
+class TensorError(CheckpointError):
+    """A tensor is missing, unexpected, or has the wrong shape or dtype."""
+
+
+class DiskError(GptOssError):
+    """There is not enough space, or a place cannot be written."""
+
+
+class VerifyError(GptOssError):
+    """A conversion differs from the source it claims to come from."""
+
+
+class VocabularyError(GptOssError):
+    """The o200k vocabulary is neither installed nor in the checkpoint, or it is damaged."""
+
+
+class ContextLengthError(GptOssError):
+    """A prompt does not fit the model's context."""
