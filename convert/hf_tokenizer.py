@@ -129,10 +129,9 @@ def _added_token(i: int) -> dict[str, Any]:
 
 
 def _bpe(vocabulary: bytes) -> dict[str, Any]:
-    lines = (line.split() for line in vocabulary.splitlines())
-    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+    tokens = [base64.b64decode(line.split()[0]) for line in vocabulary.splitlines()]  # by rank
     alphabet = byte_alphabet()
-    spelled = {token: "".join(alphabet[byte] for byte in token) for token in ranks}
+    spelled = ["".join(alphabet[byte] for byte in token) for token in tokens]
     return {
         "type": "BPE",
         "dropout": None,
@@ -142,13 +141,19 @@ def _bpe(vocabulary: bytes) -> dict[str, Any]:
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": {spelled[token]: rank for token, rank in ranks.items()},
-        "merges": [[spelled[a], spelled[b]] for a, b in _merges(ranks)],
+        "vocab": {text: rank for rank, text in enumerate(spelled)},
+        "merges": [[spelled[a], spelled[b]] for a, b in _merges(tokens)],
     }
 
 
-def _merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    for token in ranks:  # in the order of their ranks
-        cuts = ((token[:i], token[i:]) for i in range(1, len(token)))
-        known = [(a, b) for a, b in cuts if a in ranks and b in ranks]
-        yield from sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+def _merges(tokens: list[bytes]) -> Iterator[tuple[int, int]]:
+    """The ranks of both halves, for all splits of each token into two known ones."""
+    rank_of = {token: rank for rank, token in enumerate(tokens)}
+    for token in tokens:
+        known: list[tuple[int, int]] = []
+        for cut in range(1, len(token)):
+            left = rank_of.get(token[:cut])
+            right = None if left is None else rank_of.get(token[cut:])
+            if left is not None and right is not None:
+                known.append((left, right))
+        yield from sorted(known)

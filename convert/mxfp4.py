@@ -10,6 +10,8 @@ Pure functions of numpy arrays. It does not know tensors' names.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +58,7 @@ def encode(weights: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.
     magnitudes = np.abs(grouped) / np.exp2(exponents)[..., None]
     step = np.where(magnitudes < 2, 0.5, np.where(magnitudes < 4, 1.0, 2.0))
     rounded = np.minimum(np.rint(magnitudes / step) * step, FP4_MAX)
-    codes: NDArray[np.uint8] = np.searchsorted(_POSITIVE, rounded).astype(np.uint8)
-    codes |= np.where(grouped < 0, 8, 0).astype(np.uint8)
-    return codes[..., 0::2] | (codes[..., 1::2] << 4), (exponents + SCALE_BIAS).astype(np.uint8)
+    positive = cast("NDArray[np.intp]", np.searchsorted(_POSITIVE, rounded))
+    codes = positive + np.where(grouped < 0, 8, 0)  # bit 3 is the sign
+    blocks = codes[..., 0::2] + 16 * codes[..., 1::2]
+    return blocks.astype(np.uint8), (exponents + SCALE_BIAS).astype(np.uint8)

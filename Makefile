@@ -1,0 +1,44 @@
+# Everything runs in .venv, which is made when it is first needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: chat test parity lint bench clean
+
+chat: .venv/installed  ## talk to the embedded demo model
+	$(BIN)/gptoss-mlx chat --model demo
+
+test: .venv/test  ## the tests that need neither torch nor the network
+	$(BIN)/python -m pytest -m "not parity"
+
+parity: .venv/parity  ## the live comparison with OpenAI's torch reference and transformers
+	$(BIN)/python -m pytest tests/parity
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/installed  ## what the embedded demo does here; benchmarks/README.md has the larger ones
+	$(BIN)/python benchmarks/decode.py demo
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/test: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+.venv/lint: .venv/test  # pyright reads the tests, too
+	$(BIN)/python -m pip install --quiet --editable ".[lint]"
+	touch $@
+
+.venv/parity: .venv/test
+	$(BIN)/python -m pip install --quiet --editable ".[parity]"
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python gpt-oss==0.0.9
+	touch $@

@@ -1,0 +1,103 @@
+"""A conversation: engine and harmony together, a turn at a time. Used by the command line.
+
+Keeps the messages, renders them with the ids that were sampled, and hands on what the parser finds
+as it comes. A turn ends with an answer, with a tool call for the caller to answer, or at a limit.
+It does not know a terminal or a wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Literal
+
+from gptoss_mlx.config import SamplingParams
+from gptoss_mlx.engine import Engine, Generation, GenerationStats
+from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
+from gptoss_mlx.tokenizer import STOP_TOKENS, Tokenizer
+
+__all__ = ["Chat", "FinishReason", "Turn"]
+
+FinishReason = Literal["stop", "length", "tool_calls", "interrupted"]
+_COMPLETE = ("stop", "tool_calls")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the assistant did in one turn."""
+
+    messages: tuple[Message, ...]
+    finish_reason: FinishReason
+    stats: GenerationStats
+
+    @property
+    def answer(self) -> str:
+        """The text for the user: preambles and the final message."""
+        return "\n\n".join(m.content for m in self.messages if m.is_shown)
+
+    @property
+    def reasoning(self) -> str:
+        """The chain of thought."""
+        thoughts = (m for m in self.messages if m.channel == "analysis" and m.recipient is None)
+        return "\n\n".join(m.content for m in thoughts)
+
+    @property
+    def tool_calls(self) -> tuple[Message, ...]:
+        """The messages that address a tool."""
+        return tuple(m for m in self.messages if m.is_tool_call)
+
+
+class Chat:
+    """A conversation with one model; `messages` may be read and changed between turns."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, setup: Setup | None = None) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.setup = setup or Setup()
+        self.messages: list[Message] = []
+        self.last_turn: Turn | None = None
+
+    def send(self, text: str, params: SamplingParams | None = None) -> Generator[Delta | Message]:
+        """Say something and stream the assistant's turn; see `reply`."""
+        self.messages.append(Message("user", text))
+        return self.reply(params)
+
+    def add_tool_result(self, call: Message, output: str) -> None:
+        """Answer a tool call; the next `reply` goes on from there."""
+        self.messages.append(
+            Message(
+                "tool",
+                output,
+                channel=call.channel,
+                recipient="assistant",
+                name=call.recipient,
+            )
+        )
+
+    def reply(self, params: SamplingParams | None = None) -> Generator[Delta | Message]:
+        """Stream the assistant's next turn: deltas, and each message when it is complete.
+
+        When the stream ends, or is closed early, its messages have joined the conversation and
+        `last_turn` describes them. Of a turn that was cut off only what the user saw stays.
+
+        Raises:
+            ContextLengthError: the conversation leaves no room for an answer.
+        """
+        prompt = render(self.setup, self.messages, self.tokenizer)
+        return self._stream(self.engine.generate(prompt, params, stop=STOP_TOKENS))
+
+    def _stream(self, generation: Generation) -> Generator[Delta | Message]:
+        parser = StreamParser(self.tokenizer)
+        reason: FinishReason = "interrupted"
+        try:
+            last = None
+            for last in generation:
+                yield from parser.push(last)
+            reason = "stop" if last in STOP_TOKENS else "length"
+            yield from parser.close()
+        finally:
+            parser.close()
+            if reason == "stop" and any(m.is_tool_call for m in parser.messages):
+                reason = "tool_calls"
+            self.messages += [m for m in parser.messages if m.is_shown or reason in _COMPLETE]
+            self.last_turn = Turn(tuple(parser.messages), reason, generation.stats)

@@ -1,0 +1,147 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from datetime import date
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from gptoss_mlx.config import SamplingParams
+from gptoss_mlx.errors import UsageError
+
+if TYPE_CHECKING:
+    from gptoss_mlx.chat import Chat, Turn
+    from gptoss_mlx.harmony import Effort, FunctionTool
+
+__all__ = [
+    "debug_option",
+    "debugging",
+    "model_option",
+    "open_chat",
+    "printable",
+    "reasoning_option",
+    "require_model",
+    "sampling_options",
+    "stats_line",
+    "system_option",
+]
+
+_DEBUG_VARIABLE = "GPTOSS_MLX_DEBUG"
+
+
+def _set_debug(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ[_DEBUG_VARIABLE] = "1"
+
+
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show a traceback with errors.",
+)
+model_option = click.option(
+    "-m",
+    "--model",
+    envvar="GPTOSS_MLX_MODEL",
+    metavar="demo|PATH",
+    help="The demo, or the folder of a converted checkpoint.  [env: GPTOSS_MLX_MODEL]",
+)
+reasoning_option = click.option(
+    "-r",
+    "--reasoning",
+    type=click.Choice(["low", "medium", "high"]),
+    default="medium",
+    show_default=True,
+    help="How long to think before answering.",
+)
+system_option = click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.")
+
+
+def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --max-tokens, --temperature, --top-p and --seed; the command gets them as `params`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        max_tokens: int | None, temperature: float, top_p: float, seed: int | None, **rest: Any
+    ) -> None:
+        command(params=SamplingParams(temperature, top_p, seed, max_tokens), **rest)
+
+    options = [
+        click.option("--max-tokens", type=click.IntRange(1), help="Limit, reasoning included."),
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0),
+            default=1.0,
+            show_default=True,
+            help="0 always takes the likeliest token.",
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="Draw from the likeliest tokens that sum to this.",
+        ),
+        click.option("--seed", type=click.IntRange(0), help="Make the draw repeatable."),
+    ]
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def require_model(name: str | None) -> str:
+    """The model's name.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if name:
+        return name
+    raise UsageError(
+        "no model given and none installed: convert one (gptoss-mlx convert SRC DST) and pass "
+        "--model DST; --model demo works now, without a download"
+    )
+
+
+def open_chat(
+    name: str,
+    reasoning: str,
+    system: str | None,
+    functions: tuple[FunctionTool, ...] = (),
+) -> Chat:
+    """Load a model and its tokenizer, and start a conversation with it."""
+    from gptoss_mlx.chat import Chat
+    from gptoss_mlx.engine import Engine
+    from gptoss_mlx.harmony import Setup
+    from gptoss_mlx.models import load, resolve
+    from gptoss_mlx.tokenizer import load_tokenizer
+
+    folder = resolve(name)
+    setup = Setup(cast("Effort", reasoning), system, functions, date.today().isoformat())
+    return Chat(Engine(load(folder)), load_tokenizer(folder), setup)
+
+
+def stats_line(turn: Turn) -> str:
+    """Token counts and speeds of a turn, for people."""
+    stats = turn.stats
+    return (
+        f"{stats.prompt_tokens} prompt tokens at {stats.prefill_rate:.0f}/s, "
+        f"{stats.completion_tokens} completion tokens at {stats.decode_rate:.1f}/s "
+        f"({turn.finish_reason})"
+    )
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def printable(text: str) -> str:
+    """The text without control characters, with which a model could steer the terminal."""
+    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))

@@ -1,0 +1,115 @@
+"""`gptoss-mlx convert`: repack a published checkpoint for MLX, or verify that it was."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from gptoss_mlx.cli.common import debug_option
+
+if TYPE_CHECKING:
+    from gptoss_mlx.convert import ConversionReport, Dense
+    from gptoss_mlx.convert.conversion import OnProgress
+
+__all__ = ["convert"]
+
+
+@click.command()
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.option(
+    "--dense",
+    type=click.Choice(["bf16", "q8", "q4"]),
+    default="q8",
+    show_default=True,
+    help="Attention, embedding and output: as they are, or quantized to 8 or 4 bits. "
+    "Experts always keep their MXFP4.",
+)
+@click.option("--force", is_flag=True, help="Replace the checkpoint at DST.")
+@click.option(
+    "--allow-unknown-config", is_flag=True, help="Go on when config.json has unknown keys."
+)
+@click.option(
+    "--verify",
+    "verify_only",
+    is_flag=True,
+    help="Convert nothing: compare, byte for byte. The folders may be given in either order.",
+)
+@debug_option
+def convert(
+    source: Path,
+    destination: Path,
+    dense: str,
+    force: bool,
+    allow_unknown_config: bool,
+    verify_only: bool,
+) -> None:
+    """Repack the gpt-oss checkpoint in SRC for MLX, into the new folder DST.
+
+    SRC holds OpenAI's original files (the folder `original/` of openai/gpt-oss-20b) or Hugging
+    Face's. DST can be used with gptoss-mlx, mlx-lm and LM Studio.
+    """
+    from gptoss_mlx.convert import convert as run_conversion
+    from gptoss_mlx.convert import verify
+
+    if verify_only:
+        converted, original = _told_apart(source, destination)
+        with _progress_bar("Verifying") as on_progress:
+            report = verify(converted, original, on_progress=on_progress)
+        click.echo(f"{converted} is what {original} converts to: {_summary(report)}.")
+        return
+    with _progress_bar("Converting") as on_progress:
+        report = run_conversion(
+            source,
+            destination,
+            dense=cast("Dense", dense),
+            force=force,
+            allow_unknown_config=allow_unknown_config,
+            on_progress=on_progress,
+        )
+    click.echo(f"{destination}: {_summary(report)}.")
+    click.echo(f"Next: gptoss-mlx chat --model {destination}")
+
+
+def _told_apart(first: Path, second: Path) -> tuple[Path, Path]:
+    """(conversion, source), whichever way round they were given."""
+    from gptoss_mlx.convert.conversion import RECORD
+
+    return (second, first) if (second / RECORD).is_file() else (first, second)
+
+
+def _summary(report: ConversionReport) -> str:
+    return (
+        f"{report.tensors} tensors, {report.source_bytes / 1e9:.2f} GB -> "
+        f"{report.written_bytes / 1e9:.2f} GB ({report.dense}) in {report.seconds:.1f} s"
+    )
+
+
+@contextmanager
+def _progress_bar(title: str) -> Generator[OnProgress, None, None]:
+    """A bar on the terminal with bytes, speed and time left; silent when there is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,144 @@
+"""`gptoss-mlx generate`: one prompt, one answer; made for pipes and scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gptoss_mlx.cli.common import (
+    debug_option,
+    model_option,
+    open_chat,
+    printable,
+    reasoning_option,
+    require_model,
+    sampling_options,
+    stats_line,
+    system_option,
+)
+from gptoss_mlx.config import SamplingParams
+from gptoss_mlx.errors import UsageError
+
+if TYPE_CHECKING:
+    from gptoss_mlx.chat import Turn
+    from gptoss_mlx.harmony import FunctionTool
+
+__all__ = ["generate"]
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@model_option
+@reasoning_option
+@system_option
+@sampling_options
+@click.option(
+    "--tools",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A JSON file with functions the model may call, as in OpenAI's APIs.",
+)
+@click.option("--show-reasoning", is_flag=True, help="Print the chain of thought, too (to stderr).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--stats", is_flag=True, help="Print token counts and speed (to stderr).")
+@debug_option
+def generate(
+    prompt: str | None,
+    model: str | None,
+    reasoning: str,
+    system: str | None,
+    params: SamplingParams,
+    tools: Path | None,
+    show_reasoning: bool,
+    as_json: bool,
+    stats: bool,
+) -> None:
+    """Answer PROMPT, or standard input, or PROMPT about standard input.
+
+    \b
+    gptoss-mlx generate --model demo "What is 2 + 2?"
+    git diff | gptoss-mlx generate --model PATH "Review this."
+    """
+    name = require_model(model)
+    text = _prompt_text(prompt)
+    chat = open_chat(name, reasoning, system, _read_tools(tools))
+
+    from gptoss_mlx.harmony import Delta
+
+    for event in chat.send(text, params):
+        if as_json or not isinstance(event, Delta) or event.recipient:
+            continue
+        if event.channel != "analysis":
+            click.echo(_safe(event.text), nl=False)
+        elif show_reasoning:
+            click.secho(_safe(event.text), nl=False, err=True, dim=True)
+    turn = chat.last_turn
+    assert turn is not None
+    if as_json:
+        click.echo(json.dumps(_as_dict(name, turn), ensure_ascii=False))
+    else:
+        _finish_text(turn)
+    if stats:
+        click.echo(stats_line(turn), err=True)
+
+
+def _prompt_text(prompt: str | None) -> str:
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
+    text = "\n\n".join(part for part in (prompt, piped) if part)
+    if not text.strip():
+        raise UsageError("no prompt: give one as an argument or on standard input")
+    return text
+
+
+def _read_tools(path: Path | None) -> tuple[FunctionTool, ...]:
+    """Functions from `[{"name": ..., "description": ..., "parameters": {...}}, ...]`.
+
+    Both of OpenAI's spellings are read, with and without `{"type": "function", "function": ...}`.
+    """
+    if path is None:
+        return ()
+    from gptoss_mlx.harmony import FunctionTool
+
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        functions = [entry.get("function", entry) for entry in entries]
+        return tuple(
+            FunctionTool(f["name"], f.get("description", ""), f.get("parameters"))
+            for f in functions
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f'{path}: expected a JSON list of {{"name", "description", "parameters"}} ({error!r})'
+        ) from None
+
+
+def _finish_text(turn: Turn) -> None:
+    for call in turn.tool_calls:
+        click.echo(_safe(f"{call.recipient}({call.content})"), nl=False)
+    click.echo()
+    if turn.finish_reason == "length":
+        click.echo("Cut off: the token limit was reached (--max-tokens).", err=True)
+
+
+def _as_dict(model: str, turn: Turn) -> dict[str, Any]:
+    stats = turn.stats
+    return {
+        "model": model,
+        "reasoning": turn.reasoning,
+        "content": turn.answer,
+        "tool_calls": [{"name": c.recipient, "arguments": c.content} for c in turn.tool_calls],
+        "finish_reason": turn.finish_reason,
+        "usage": {
+            "prompt_tokens": stats.prompt_tokens,
+            "completion_tokens": stats.completion_tokens,
+            "prefill_seconds": round(stats.prefill_seconds, 3),
+            "decode_seconds": round(stats.decode_seconds, 3),
+        },
+    }
+
+
+def _safe(text: str) -> str:
+    return printable(text) if sys.stdout.isatty() else text

@@ -1,0 +1,318 @@
+"""The command line as a user meets it: commands, errors in one line, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gptoss_mlx.cli import run
+from gptoss_mlx.convert import convert
+from gptoss_mlx.convert.synthetic import GPT_OSS_20B, write_random_checkpoint
+
+TINY = replace(
+    GPT_OSS_20B,
+    num_hidden_layers=2,
+    num_experts=4,
+    hidden_size=64,
+    intermediate_size=64,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
+WEATHER = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the current weather in a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"location": {"type": "string", "description": "City name"}},
+                "required": ["location"],
+            },
+        },
+    }
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint in OpenAI's layout, with the full vocabulary."""
+    folder = tmp_path_factory.mktemp("source") / "original"
+    write_random_checkpoint(folder, TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def babbler(source: Path) -> Path:
+    """The same converted: a model that talks nonsense and hardly ever stops."""
+    folder = source.parent / "mlx"
+    convert(source, folder)
+    return folder
+
+
+def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from gptoss_mlx.cli import main; main()", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints the name and a number."""
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("gptoss-mlx, version 0.")
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The completion script asks our program through click's variable."""
+    assert run(["completion", shell]) == 0
+    assert "_GPTOSS_MLX_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_answers() -> None:
+    """What the script asks for is answered: the commands that begin with `c`."""
+    environment = {
+        **os.environ,
+        "_GPTOSS_MLX_COMPLETE": "bash_complete",
+        "COMP_WORDS": "gptoss-mlx c",
+        "COMP_CWORD": "1",
+    }
+    script = "from gptoss_mlx.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert {line.split(",")[1] for line in result.stdout.split()} == {
+        "chat",
+        "completion",
+        "convert",
+    }
+
+
+@pytest.mark.parametrize("arguments", [["chat"], ["generate", "Hello"]])
+def test_no_model(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a model the line says what to do, and that the demo works now."""
+    monkeypatch.delenv("GPTOSS_MLX_MODEL", raising=False)
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert "--model demo works now" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["generate", "-m", "/nowhere", "Hi"], 1, "/nowhere: no such folder"),
+        (["convert", "/nowhere", "/tmp/never-made"], 1, "/nowhere: no such folder"),
+        (["convert", "only-one"], 2, "Missing argument 'DST'"),
+        (["generate", "-m", "demo", "--top-p", "0", "Hi"], 2, "--top-p"),
+        (["generate", "-m", "demo", "-r", "extreme", "Hi"], 2, "'low', 'medium', 'high'"),
+        (["frobnicate"], 2, "No such command 'frobnicate'"),
+    ],
+)
+def test_errors(
+    arguments: list[str],
+    code: int,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bad input gives the right exit code and says what is wrong, without a traceback."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert run(arguments) == code
+    error = capsys.readouterr().err
+    assert text in error
+    assert "Traceback" not in error
+
+
+def test_debug_shows_the_traceback() -> None:
+    """--debug shows where an error came from, before or after the command's name."""
+    for arguments in (["--debug", "convert"], ["convert", "--debug"]):
+        result = command(*arguments, "/nowhere", "/tmp/never-made")
+        assert result.returncode == 1
+        assert "Traceback" in result.stderr
+        assert result.stderr.strip().endswith("/nowhere: no such folder")
+
+
+def test_generate_needs_a_prompt(babbler: Path) -> None:
+    """No prompt and nothing on standard input is a usage error."""
+    result = command("generate", "--model", str(babbler))
+    assert result.returncode == 2
+    assert "no prompt" in result.stderr
+
+
+def test_model_that_needs_conversion(source: Path) -> None:
+    """A published checkpoint given as a model: the line names the conversion."""
+    result = command("generate", "--model", str(source), "Hi")
+    assert result.returncode == 2
+    assert f"gptoss-mlx convert {source}" in result.stderr
+
+
+def test_convert_and_verify(source: Path, tmp_path: Path) -> None:
+    """Converting, converting again, and verifying, as a user would."""
+    destination = tmp_path / "mlx"
+    first = command("convert", str(source), str(destination), "--dense", "q4")
+    assert first.returncode == 0, first.stderr
+    assert f"Next: gptoss-mlx chat --model {destination}" in first.stdout
+    again = command("convert", str(source), str(destination))
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    for order in ((destination, source), (source, destination)):
+        verified = command("convert", "--verify", *map(str, order))
+        assert verified.returncode == 0, verified.stderr
+        assert "q4" in verified.stdout
+
+
+def test_generate_reads_a_pipe_and_a_prompt() -> None:
+    """Standard input alone is the prompt; it does for the demo what an argument does."""
+    options = ("generate", "-m", "demo", "--temperature", "0")
+    piped = command(*options, stdin="What is 2 + 2?")
+    given = command(*options, "What is 2 + 2?")
+    assert piped.returncode == given.returncode == 0, piped.stderr + given.stderr
+    assert piped.stdout == given.stdout
+    assert "4" in piped.stdout
+
+
+def test_generate_json() -> None:
+    """--json prints one object that holds everything, and nothing else."""
+    result = command("generate", "-m", "demo", "--json", "--temperature", "0", "Capital of France?")
+    answer = json.loads(result.stdout)
+    assert "Paris" in answer["content"]
+    assert answer["reasoning"]
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["prompt_tokens"] > answer["usage"]["completion_tokens"] > 0
+
+
+def test_generate_calls_a_tool(tmp_path: Path) -> None:
+    """A weather function in a JSON file is called with arguments that parse."""
+    tools = tmp_path / "tools.json"
+    tools.write_text(json.dumps(WEATHER))
+    question = "What is the weather in Paris?"
+    result = command(
+        "generate", "-m", "demo", "--tools", str(tools), "--json", "--temperature", "0", question
+    )
+    answer = json.loads(result.stdout)
+    assert answer["finish_reason"] == "tool_calls"
+    (call,) = answer["tool_calls"]
+    assert call["name"] == "functions.get_weather"
+    assert json.loads(call["arguments"]) == {"location": "Paris"}
+
+
+@pytest.mark.parametrize("contents", ["{", "[1]", '[{"description": "no name"}]', "{}x"])
+def test_bad_tools_file(contents: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tools file that is not one names itself in the error."""
+    tools = tmp_path / "tools.json"
+    tools.write_text(contents)
+    assert run(["generate", "-m", "demo", "--tools", str(tools), "Hi"]) == 2
+    assert str(tools) in capsys.readouterr().err
+
+
+def test_reasoning_is_hidden_unless_asked_for() -> None:
+    """The chain of thought stays out of the answer; --show-reasoning prints it beside it."""
+    options = ("generate", "-m", "demo", "--temperature", "0", "Capital of Japan?")
+    hidden, shown = command(*options), command(*options, "--show-reasoning", "--stats")
+    assert hidden.stdout == shown.stdout
+    assert hidden.stderr == ""
+    assert "prompt tokens" in shown.stderr
+    assert len(shown.stderr.splitlines()[0]) > 0
+
+
+def test_chat_without_input() -> None:
+    """`chat </dev/null` says what the model is and ends well."""
+    result = command("chat", "--model", "demo")
+    assert result.returncode == 0
+    assert "tiny demo model" in result.stderr
+
+
+def test_chat_over_a_pipe_remembers() -> None:
+    """Lines on a pipe are turns of one conversation; blank ones are passed over."""
+    lines = "My name is Alice.\n\nWhat is my name?\n/bye\nnever read\n"
+    result = command("chat", "--model", "demo", "--temperature", "0", stdin=lines)
+    assert result.returncode == 0, result.stderr
+    assert "Alice" in result.stdout.splitlines()[-1]
+    assert len(result.stdout.splitlines()) == 2
+
+
+class Terminal:
+    """A program on a pseudo-terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid, self.file = pty.fork()
+        if self.pid == 0:
+            script = "from gptoss_mlx.cli import main; main()"
+            os.execv(sys.executable, [sys.executable, "-c", script, *arguments])
+        self.seen = ""
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Read until the text appears, counting from the last time."""
+        deadline = time.monotonic() + seconds
+        while text not in self.seen:
+            if not select.select([self.file], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise AssertionError(f"no {text!r} in {self.seen!r}")
+            try:
+                self.seen += os.read(self.file, 4096).decode("utf-8", "replace")
+            except OSError:  # the program has ended
+                raise AssertionError(f"no {text!r} in {self.seen!r}") from None
+        self.seen = self.seen.split(text, 1)[1]
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self.file, keys.encode())
+
+    def exit_code(self) -> int:
+        """Wait for the end."""
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.file)
+        return os.waitstatus_to_exitcode(status)
+
+
+def test_ctrl_c_stops_the_answer_not_the_program(babbler: Path) -> None:
+    """Ctrl-C in mid-answer gives the prompt back; at the prompt it clears the line."""
+    terminal = Terminal("chat", "--model", str(babbler), "--show-reasoning", "--seed", "1")
+    terminal.wait_for(">>> ")
+    terminal.type("Talk\r")
+    terminal.wait_for("\n")
+    time.sleep(2)
+    terminal.type("\x03")
+    terminal.wait_for("(stopped)")
+    terminal.wait_for(">>> ")
+    terminal.type("half a line\x03")
+    terminal.wait_for(">>> ")
+    terminal.type("/bye\r")
+    assert terminal.exit_code() == 0
+
+
+def test_ctrl_c_ends_generate(babbler: Path) -> None:
+    """Ctrl-C in `generate` ends the program with the shells' code for it."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "from gptoss_mlx.cli import main; main()"),
+            *("generate", "--model", str(babbler), "--show-reasoning", "Talk"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.endswith("Stopped.\n")
+    assert "Traceback" not in error

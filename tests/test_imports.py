@@ -1,0 +1,97 @@
+"""The ranks of DESIGN: a module imports only from ranks below its own."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gptoss_mlx
+
+PACKAGE = Path(gptoss_mlx.__path__[0])
+RANKS: dict[str, int] = {
+    "config": 0,
+    "errors": -1,  # beneath everything
+    "vocabulary": 0,
+    "convert": 1,
+    "demo": 1,
+    "kernels": 1,
+    "metal": 1,
+    "tokenizer": 1,
+    "cache": 2,
+    "sampler": 2,
+    "weights": 2,
+    "model": 3,
+    "harmony": 4,
+    "models": 4,
+    "engine": 5,
+    "chat": 6,
+    "tune": 6,
+    "cli": 8,
+}
+# The demo is data that rank 1 unpacks; the scripts that made and measure it use everything.
+DEMO_SCRIPTS = 7
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "click": ("cli",),
+    "rich": ("cli",),
+    "safetensors": ("convert", "demo", "tune", "weights"),
+    "openai_harmony": ("demo", "harmony", "tokenizer"),
+}
+NO_MLX = ("config", "errors", "vocabulary", "tokenizer", "harmony", "cli", "chat")
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    """(dotted name below gptoss_mlx, file) of every module."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(parts).removesuffix(".__init__"), path
+
+
+MODULES = dict(_modules())
+
+
+def _imports(path: Path) -> set[str]:
+    """The absolute names a module imports, those inside functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            names.update(
+                f"{base}.{alias.name}"
+                if f"{base}.{alias.name}".removeprefix("gptoss_mlx.") in MODULES
+                else base
+                for alias in node.names
+            )
+    return names
+
+
+def _rank(module: str) -> int:
+    room = module.split(".")[0]
+    return DEMO_SCRIPTS if room == "demo" and module != "demo" else RANKS[room]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+def test_imports_go_down(module: str) -> None:
+    """A module imports its own package's modules, and otherwise only lower ranks."""
+    room = module.split(".")[0]
+    for name in _imports(MODULES[module]):
+        other = name.removeprefix("gptoss_mlx.")
+        if not name.startswith("gptoss_mlx.") or other.split(".")[0] == room:
+            continue
+        assert _rank(other) < _rank(module), f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+def test_libraries_have_their_rooms(module: str) -> None:
+    """click stays in cli, safetensors with the readers, and ranks that need no MLX have none."""
+    room = module.split(".")[0]
+    libraries = {name.split(".")[0] for name in _imports(MODULES[module])}
+    for library, rooms in ONLY_IN.items():
+        assert library not in libraries or room in rooms, f"{module} imports {library}"
+    assert "mlx" not in libraries or room not in NO_MLX, f"{module} imports mlx"
+    assert "mlx_lm" not in libraries or room == "tune", f"{module} imports mlx_lm"
