@@ -13,6 +13,7 @@ from typing import Literal
 
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine, Generation, GenerationStats
+from gptoss_mlx.errors import GptOssError
 from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
 from gptoss_mlx.tokenizer import STOP_TOKENS, Tokenizer
 
@@ -58,9 +59,17 @@ class Chat:
         self.last_turn: Turn | None = None
 
     def send(self, text: str, params: SamplingParams | None = None) -> Generator[Delta | Message]:
-        """Say something and stream the assistant's turn; see `reply`."""
+        """Say something and stream the assistant's turn; see `reply`.
+
+        Raises:
+            ContextLengthError: it does not fit; the conversation is as it was.
+        """
         self.messages.append(Message("user", text))
-        return self.reply(params)
+        try:
+            return self.reply(params)
+        except GptOssError:
+            self.messages.pop()
+            raise
 
     def add_tool_result(self, call: Message, output: str) -> None:
         """Answer a tool call; the next `reply` goes on from there."""

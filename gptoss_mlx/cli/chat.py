@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["chat"]
 
 _LEAVE = ("/bye", "/exit", "/quit")
+_MAX_ROUNDS = 4  # of calls to tools that are not there
 
 
 @click.command()
@@ -87,34 +88,51 @@ def _answer(
     conversation: Chat, text: str, params: SamplingParams, *, show_reasoning: bool, stats: bool
 ) -> None:
     """One turn; Ctrl-C ends it, an error ends only this answer."""
-    events = conversation.send(text, params)
     try:
-        _show(events, show_reasoning=show_reasoning)
+        events = conversation.send(text, params)
+        for _ in range(_MAX_ROUNDS):
+            with closing(events):
+                _show(events, show_reasoning=show_reasoning)
+            turn = conversation.last_turn
+            assert turn is not None, "a stream that ended has a turn"
+            if turn.finish_reason == "length":
+                _note("(cut off: the token limit was reached)")
+            if stats:
+                _note(stats_line(turn))
+            if turn.finish_reason != "tool_calls":
+                return
+            for call in turn.tool_calls:
+                _note(f"(called {call.recipient}, which is not there)")
+                conversation.add_tool_result(call, f"Error: there is no tool {call.recipient}.")
+            events = conversation.reply(params)
     except KeyboardInterrupt:
-        events.close()
         click.echo("\n(stopped)")
     except GptOssError as error:
         click.echo(f"Error: {error}", err=True)
-        return
-    turn = conversation.last_turn
-    if turn is not None and turn.finish_reason == "length":
-        _note("(cut off: the token limit was reached)")
-    if stats and turn is not None:
-        _note(stats_line(turn))
 
 
 def _show(events: Iterator[Delta | Message], *, show_reasoning: bool) -> None:
+    """Print a turn as it comes; where reasoning is hidden, a mark stands in until it ends."""
     from gptoss_mlx.harmony import Delta
 
+    mark = "" if show_reasoning or not sys.stdout.isatty() else "thinking ..."
+    marked = False
     for event in events:
+        reasoning = event.channel == "analysis"
+        if event.recipient or (reasoning and not show_reasoning):
+            if mark and not marked:
+                click.secho(mark, nl=False, dim=True)
+                marked = True
+            continue
+        if marked:
+            click.echo("\r\x1b[K", nl=False)  # to the start of the line, and clear it
+            marked = False
         if isinstance(event, Delta):
-            hidden = event.channel == "analysis" and event.recipient is None
-            if not hidden:
-                click.echo(printable(event.text), nl=False)
-            elif show_reasoning:
-                click.secho(printable(event.text), nl=False, dim=True)
-        elif event.channel != "analysis" or show_reasoning:
+            click.secho(printable(event.text), nl=False, dim=reasoning or None)
+        else:
             click.echo()
+    if marked:
+        click.echo("\r\x1b[K", nl=False)
 
 
 def _note(text: str) -> None:
