@@ -39,8 +39,7 @@ class Turn:
     @property
     def reasoning(self) -> str:
         """The chain of thought."""
-        thoughts = (m for m in self.messages if m.channel == "analysis" and m.recipient is None)
-        return "\n\n".join(m.content for m in thoughts)
+        return "\n\n".join(m.content for m in self.messages if m.is_reasoning)
 
     @property
     def tool_calls(self) -> tuple[Message, ...]:
@@ -108,5 +107,9 @@ class Chat:
             parser.close()
             if reason == "stop" and any(m.is_tool_call for m in parser.messages):
                 reason = "tool_calls"
-            self.messages += [m for m in parser.messages if m.is_shown or reason in _COMPLETE]
+            self.messages += [
+                m
+                for m in parser.messages
+                if m.role == "assistant" and (m.is_shown or reason in _COMPLETE)
+            ]
             self.last_turn = Turn(tuple(parser.messages), reason, generation.stats)

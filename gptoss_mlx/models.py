@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -53,14 +54,16 @@ def demo_folder() -> Path:
     except OSError:  # a read-only home is no reason to stop
         parent = Path(tempfile.mkdtemp(prefix="gptoss-mlx-"))
         folder = parent / "demo"
-    with tempfile.TemporaryDirectory(dir=parent) as original:
-        convert(demo.unpack(Path(original) / "original"), parent / "mlx")
     try:
+        convert(demo.unpack(parent / "original"), parent / "mlx")
         (parent / "mlx").rename(folder)
-        parent.rmdir()
     except OSError:
         if not folder.is_dir():  # else another process has just made the same
             raise
+    finally:
+        shutil.rmtree(
+            parent if parent != folder.parent else parent / "original", ignore_errors=True
+        )
     return folder
 
 

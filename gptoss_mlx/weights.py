@@ -47,23 +47,24 @@ class Weights:
         """
         weight = self._take(f"{stem}.weight")
         if f"{stem}.scales" not in self._arrays:
+            if len(shape) > 2:
+                raise TensorError(f"tensor {stem}.scales is missing: experts must be quantized")
             if weight.shape != shape:
                 raise TensorError(
                     f"tensor {stem}.weight has shape {list(weight.shape)}, not {list(shape)}"
                 )
             return Matrix(weight)
         scales = self._take(f"{stem}.scales")
-        *stack, out, width = shape
-        groups = scales.shape[-1]
-        group_size, bits = width // groups, weight.shape[-1] * 32 // width
-        fits = scales.shape == (*stack, out, groups) and weight.shape[:-1] == (*stack, out)
-        if not fits or weight.dtype != mx.uint32:
+        group_size, bits = _quantization(weight, scales, shape)
+        if not bits:
             raise TensorError(f"tensor {stem}: packed arrays do not fit a {list(shape)} matrix")
         if scales.dtype == mx.uint8:
             if (group_size, bits) != (32, 4):
                 raise TensorError(f"tensor {stem}: not MXFP4, and no other block format is known")
             return Matrix(weight, scales, None, 32, 4, "mxfp4")
         biases = self._take(f"{stem}.biases").astype(self.dtype)
+        if biases.shape != scales.shape:
+            raise TensorError(f"tensor {stem}.biases has not the shape of its scales")
         return Matrix(weight, scales.astype(self.dtype), biases, group_size, bits, "affine")
 
     def finish(self) -> None:
@@ -83,6 +84,18 @@ class Weights:
             return self._arrays.pop(name)
         except KeyError:
             raise TensorError(f"tensor {name} is missing: is the checkpoint complete?") from None
+
+
+def _quantization(weight: mx.array, scales: mx.array, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(group size, bits) of packed arrays, or zeros if they make no matrix of this shape."""
+    *rows, width = shape
+    fits = all(a.ndim == len(shape) and list(a.shape[:-1]) == rows for a in (weight, scales))
+    if not fits or weight.dtype != mx.uint32:
+        return 0, 0
+    groups, packed = scales.shape[-1], weight.shape[-1] * 32
+    if not groups or width % groups or packed % width:
+        return 0, 0
+    return width // groups, packed // width
 
 
 def load_weights(folder: Path, dtype: mx.Dtype) -> tuple[ModelConfig, Weights]:

@@ -118,8 +118,7 @@ def _show(events: Iterator[Delta | Message], *, show_reasoning: bool) -> None:
     mark = "" if show_reasoning or not sys.stdout.isatty() else "thinking ..."
     marked = False
     for event in events:
-        reasoning = event.channel == "analysis"
-        if event.recipient or (reasoning and not show_reasoning):
+        if not (event.is_shown or (event.is_reasoning and show_reasoning)):
             if mark and not marked:
                 click.secho(mark, nl=False, dim=True)
                 marked = True
@@ -128,7 +127,7 @@ def _show(events: Iterator[Delta | Message], *, show_reasoning: bool) -> None:
             click.echo("\r\x1b[K", nl=False)  # to the start of the line, and clear it
             marked = False
         if isinstance(event, Delta):
-            click.secho(printable(event.text), nl=False, dim=reasoning or None)
+            click.secho(printable(event.text), nl=False, dim=event.is_reasoning or None)
         else:
             click.echo()
     if marked:

@@ -69,11 +69,11 @@ def generate(
     from gptoss_mlx.harmony import Delta
 
     for event in chat.send(text, params):
-        if as_json or not isinstance(event, Delta) or event.recipient:
+        if as_json or not isinstance(event, Delta):
             continue
-        if event.channel != "analysis":
+        if event.is_shown:
             click.echo(_safe(event.text), nl=False)
-        elif show_reasoning:
+        elif event.is_reasoning and show_reasoning:
             click.secho(_safe(event.text), nl=False, err=True, dim=True)
     turn = chat.last_turn
     assert turn is not None

@@ -1,0 +1,25 @@
+"""Messages <-> token ids, by the harmony format's rules. It knows nothing of the engine.
+
+    messages.py   what a message is, and what stands before a conversation
+    rendering.py  messages -> the ids of a prompt
+    parser.py     the ids of a completion -> messages, as they come
+
+Source of the format: https://cookbook.openai.com/articles/openai-harmony.
+"""
+
+from gptoss_mlx.harmony.messages import Delta, Effort, FunctionTool, Message, Setup
+from gptoss_mlx.harmony.parser import StreamParser, parse, parse_header
+from gptoss_mlx.harmony.rendering import prune, render
+
+__all__ = [
+    "Delta",
+    "Effort",
+    "FunctionTool",
+    "Message",
+    "Setup",
+    "StreamParser",
+    "parse",
+    "parse_header",
+    "prune",
+    "render",
+]

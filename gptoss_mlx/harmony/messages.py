@@ -1,0 +1,93 @@
+"""What a conversation is made of. Data only: how it becomes ids is the matter of its neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["CHANNELS", "ROLES", "Delta", "Effort", "FunctionTool", "Message", "Setup"]
+
+Effort = Literal["low", "medium", "high"]
+CHANNELS = ("analysis", "commentary", "final")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation.
+
+    `name` is the tool's for role tool; `recipient` whom it addresses (`functions.f`, `python`);
+    `content_type` what the header says of the content (`<|constrain|>json`, `code`); `ids` the
+    tokens from `<|start|>` to the end marker, if it was sampled and well-formed.
+    """
+
+    role: str
+    content: str
+    channel: str | None = None
+    recipient: str | None = None
+    content_type: str | None = None
+    name: str | None = None
+    ids: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_tool_call(self) -> bool:
+        """Whether the assistant addresses a tool: the recipient decides, not the channel."""
+        return self.role == "assistant" and self.recipient is not None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is for the user to read: an answer, or a preamble before a call."""
+        return self.role == "assistant" and self.recipient is None and self.channel != "analysis"
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether it is chain of thought, and not a call that stands among it."""
+        return self.role == "assistant" and self.recipient is None and self.channel == "analysis"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is an answer to the user."""
+        return self.role == "assistant" and self.recipient is None and self.channel == "final"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Text that a message still being generated has grown by."""
+
+    channel: str | None
+    recipient: str | None
+    text: str
+    role: str = "assistant"
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is for the user to read, as `Message.is_shown`."""
+        return self.role == "assistant" and self.recipient is None and self.channel != "analysis"
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether it is chain of thought, as `Message.is_reasoning`."""
+        return self.role == "assistant" and self.recipient is None and self.channel == "analysis"
+
+
+@dataclass(frozen=True)
+class FunctionTool:
+    """A function that the model may call: its name, what it does, and a JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stands before a conversation: the system message and the developer message.
+
+    `date` is today's, YYYY-MM-DD, or None to leave it out; `instructions` is what other APIs call
+    the system prompt.
+    """
+
+    reasoning: Effort = "medium"
+    instructions: str | None = None
+    functions: tuple[FunctionTool, ...] = ()
+    date: str | None = None

@@ -1,0 +1,186 @@
+"""Each operation against its definition in plain numpy, in float64 and with loops."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from helpers import array
+from numpy.typing import NDArray
+
+from gptoss_mlx import kernels
+from gptoss_mlx.kernels import Matrix
+
+Floats = NDArray[np.float64]
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+FORMATS = ("f32", "bf16", "q8", "q4", "mxfp4")
+H, INNER, E = 64, 96, 5
+LIMIT = 0.7  # low enough for both clamps to act
+
+
+def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> mx.array:
+    """Random floats."""
+    values = np.random.default_rng(seed).normal(scale=scale, size=shape)
+    return mx.array(values.astype(np.float32))
+
+
+def make_matrix(kind: str, *shape: int, seed: int = 0) -> Matrix:
+    """A random weight (..., out, in), stored in one of the formats."""
+    rng = np.random.default_rng(seed)
+    if kind == "mxfp4":
+        words = rng.integers(0, 1 << 32, (*shape[:-1], shape[-1] // 8), dtype=np.uint32)
+        exponents = rng.integers(121, 126, (*shape[:-1], shape[-1] // 32), dtype=np.uint8)
+        return Matrix(mx.array(words), mx.array(exponents), None, 32, 4, "mxfp4")
+    weight = normal(*shape, seed=seed, scale=0.2)
+    if kind in ("q8", "q4"):
+        bits = int(kind[1])
+        packed, scales, biases = mx.quantize(weight, group_size=64, bits=bits)
+        return Matrix(packed, scales, biases, 64, bits, "affine")
+    return Matrix(weight.astype(mx.bfloat16) if kind == "bf16" else weight)
+
+
+def dequantized(matrix: Matrix) -> Floats:
+    """The weight (..., out, in) as numbers, low bits first."""
+    if matrix.scales is None:
+        return array(matrix.weight)
+    words = np.array(matrix.weight, dtype=np.uint32)
+    shifts = np.arange(0, 32, matrix.bits, dtype=np.uint32)
+    codes = (words[..., None] >> shifts) & np.uint32((1 << matrix.bits) - 1)
+    codes = codes.reshape(*words.shape[:-1], -1).astype(np.int64)
+    scales = np.repeat(array(matrix.scales), matrix.group_size, axis=-1)
+    if matrix.biases is None:
+        return np.where(codes & 8, -1, 1) * E2M1[codes & 7] * 2.0 ** (scales - 127)
+    return codes * scales + np.repeat(array(matrix.biases), matrix.group_size, axis=-1)
+
+
+def assert_close(result: mx.array, expected: Floats) -> None:
+    """Equal up to float32's rounding of sums of this size."""
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(array(result), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 70])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_linear(kind: str, biased: bool, rows: int) -> None:
+    """x @ weight.T + bias for every format of the weight, over any leading axes."""
+    matrix = make_matrix(kind, 48, 128)
+    x = normal(2, rows, 128, seed=1)
+    bias = normal(48, seed=2) if biased else None
+    expected = array(x) @ dequantized(matrix).T + (0 if bias is None else array(bias))
+    assert_close(kernels.linear(x, matrix, bias), expected)
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+def test_linear_keeps_the_dtype_of_activations(kind: str) -> None:
+    """A dense weight's dtype does not decide the result's."""
+    for dtype in (mx.float32, mx.bfloat16):
+        x = mx.ones((1, 32), dtype)
+        assert kernels.linear(x, make_matrix(kind, 4, 32)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_embed(kind: str, dtype: mx.Dtype) -> None:
+    """The rows of the ids, first and last included, dequantized and in the dtype asked for."""
+    matrix = make_matrix(kind, 33, 128)
+    ids = np.array([[0, 32, 7], [7, 1, 31]])
+    rows = kernels.embed(mx.array(ids), matrix, dtype)
+    assert rows.dtype == dtype
+    tolerance = 1e-6 if dtype == mx.float32 else 2**-8
+    np.testing.assert_allclose(array(rows), dequantized(matrix)[ids], rtol=tolerance, atol=1e-6)
+
+
+@pytest.mark.parametrize(("experts", "k"), [(4, 1), (4, 4), (32, 4), (128, 4)])
+def test_router_topk(experts: int, k: int) -> None:
+    """The ids of the largest logits, each once, with the softmax over the chosen ones only."""
+    logits = normal(50, experts, scale=3.0)
+    ids, scores = kernels.router_topk(logits, k)
+    assert ids.shape == scores.shape == (50, k)
+    for row, found, weights in zip(array(logits), array(ids), array(scores), strict=True):
+        chosen = found.astype(int)
+        assert sorted(chosen.tolist()) == sorted(np.argsort(-row)[:k].tolist())
+        expected = np.exp(row[chosen]) / np.exp(row[chosen]).sum()
+        np.testing.assert_allclose(weights, expected, rtol=1e-5)
+
+
+# Pairs of a token and an expert, below and from the number on at which they are sorted.
+PAIRS = [(1, 1), (1, 4), (21, 3), (32, 2), (50, 4)]
+
+
+def routes(tokens: int, k: int) -> NDArray[np.int64]:
+    """Distinct experts for each token (N, K); the last expert is never chosen."""
+    rng = np.random.default_rng(tokens)
+    return np.stack([rng.permutation(E - 1)[:k] for _ in range(tokens)])
+
+
+@pytest.mark.parametrize(("tokens", "k"), PAIRS)
+def test_moe_gate_up_swiglu(tokens: int, k: int) -> None:
+    """Each token through the gate and up matrices of its own experts, then clamped SwiGLU."""
+    gate, up = (make_matrix("mxfp4", E, INNER, H, seed=seed) for seed in (1, 2))
+    gate_bias, up_bias = normal(E, INNER, seed=3), normal(E, INNER, seed=4)
+    x, ids = normal(tokens, H, seed=5), routes(tokens, k)
+    gates, ups = dequantized(gate), dequantized(up)
+    expected = np.zeros((tokens, k, INNER))
+    for n, slot in np.ndindex(tokens, k):
+        e = ids[n, slot]
+        g = np.minimum(gates[e] @ array(x)[n] + array(gate_bias)[e], LIMIT)
+        u = np.clip(ups[e] @ array(x)[n] + array(up_bias)[e], -LIMIT, LIMIT)
+        expected[n, slot] = g / (1 + np.exp(-1.702 * g)) * (u + 1)
+    y = kernels.moe_gate_up_swiglu(x, mx.array(ids), gate, gate_bias, up, up_bias, LIMIT)
+    assert_close(y, expected)
+
+
+@pytest.mark.parametrize(("tokens", "k"), PAIRS)
+def test_moe_down_combine(tokens: int, k: int) -> None:
+    """The sum over a token's experts of score * (down @ y + bias): the bias is weighted, too."""
+    down, bias = make_matrix("mxfp4", E, H, INNER, seed=1), normal(E, H, seed=2)
+    y, ids = normal(tokens, k, INNER, seed=3), routes(tokens, k)
+    scores = mx.softmax(normal(tokens, k, seed=4), axis=-1)
+    downs = dequantized(down)
+    expected = np.zeros((tokens, H))
+    for n, slot in np.ndindex(tokens, k):
+        e = ids[n, slot]
+        out = downs[e] @ array(y)[n, slot] + array(bias)[e]
+        expected[n] += array(scores)[n, slot] * out
+    assert_close(kernels.moe_down_combine(y, mx.array(ids), scores, down, bias), expected)
+
+
+def naive_attention(
+    q: Floats, k: Floats, v: Floats, sinks: Floats, scale: float, window: int | None
+) -> Floats:
+    """The definition: a softmax over the visible positions and the sink, whose value is zero."""
+    out = np.zeros(q.shape)
+    T, S, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
+    for b, head, t in np.ndindex(*q.shape[:3]):
+        at = S - T + t
+        first = 0 if window is None else max(0, at - window + 1)
+        keys, values = (x[b, head // group, first : at + 1] for x in (k, v))
+        weights = np.exp(keys @ q[b, head, t] * scale)
+        out[b, head, t] = weights @ values / (weights.sum() + np.exp(sinks[head]))
+    return out
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 8, 1000])
+@pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 9), (2, 9), (9, 9), (5, 40), (33, 33)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (8, 1), (3, 3)])
+def test_attention(heads: int, kv_heads: int, T: int, S: int, window: int | None) -> None:
+    """Grouped queries, the last T of S positions, causal or in a window, with a sink a head."""
+    q = normal(2, heads, T, 32, seed=1, scale=2.0)
+    k, v = (normal(2, kv_heads, S, 32, seed=seed) for seed in (2, 3))
+    sinks = normal(heads, seed=4, scale=2.0)
+    expected = naive_attention(array(q), array(k), array(v), array(sinks), 0.3, window)
+    assert_close(kernels.attention(q, k, v, sinks, 0.3, window), expected)
+
+
+def test_a_large_sink_takes_all_weight() -> None:
+    """A head with a huge sink attends to nothing, and one with a tiny sink as if it had none."""
+    q, k, v = (normal(1, 2, 1, 32, seed=seed) for seed in range(3))
+    y = kernels.attention(q, k, v, mx.array([80.0, -80.0]), 1.0, None)
+    assert_close(y[:, 0], np.zeros((1, 1, 32)))
+    assert_close(y[:, 1], array(v[:, 1]))
+
+
+def test_arrays_of_a_matrix() -> None:
+    """A dense matrix is one array, an MXFP4 one two, an affine one three."""
+    assert [len(make_matrix(kind, 32, 64).arrays) for kind in FORMATS] == [1, 1, 3, 3, 2]
