@@ -22,10 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_mlx.config import ModelConfig, read_config_file
-from gptoss_mlx.convert.hf_tokenizer import add_tokenizer
+from gptoss_mlx.convert.hf_tokenizer import add_tokenizer, find_tokenizer
 from gptoss_mlx.convert.names import Part, SourceTensor, TensorSpec, is_dense
-from gptoss_mlx.convert.reader import Chunk, Source, open_source, read_chunks, read_header
-from gptoss_mlx.convert.writer import SHARD_BYTES, ShardWriter, new_directory
+from gptoss_mlx.convert.reader import (
+    Chunk,
+    Source,
+    find_files,
+    open_source,
+    read_chunks,
+    read_header,
+)
+from gptoss_mlx.convert.writer import SHARD_BYTES, ShardWriter, index_of, new_directory
 from gptoss_mlx.errors import MissingFileError, UsageError, VerifyError
 
 __all__ = ["ConversionReport", "Dense", "OnProgress", "convert", "verify"]
@@ -86,13 +93,13 @@ def convert(
     source = open_source(source_folder, allow_unknown_config=allow_unknown_config)
     _check_apart(source_folder, destination)
     _check_widths(source.config, dense)
+    tokenizer = find_tokenizer(source_folder)
     targets = target_tensors(source.tensors, dense)
     written = sum(spec.nbytes for spec in targets.values())
     with new_directory(destination, force=force, needed=written + _SMALL_FILES_BYTES) as folder:
-        writer = ShardWriter(folder, targets, shard_bytes)
-        hashes = _stream(source, dense, writer, on_progress)
-        writer.close()
-        add_tokenizer(source_folder, folder)
+        with ShardWriter(folder, targets, shard_bytes) as writer:
+            hashes = _stream(source, dense, writer, on_progress)
+        add_tokenizer(tokenizer, folder)
         _write_json(folder / "config.json", _output_config(source.config, targets, dense))
         _write_json(folder / "generation_config.json", _GENERATION_CONFIG)
         _write_json(folder / RECORD, _record(source, dense, hashes))
@@ -118,10 +125,15 @@ def verify(
     targets = target_tensors(source.tensors, dense)
     comparer = _Comparer(destination, targets)
     hashes = _stream(source, dense, comparer, on_progress)
-    if read_config_file(destination / "config.json") != _output_config(
-        source.config, targets, dense
-    ):
-        raise VerifyError(f"{destination / 'config.json'} does not follow from the source's")
+    expected = {
+        "config.json": _output_config(source.config, targets, dense),
+        "generation_config.json": _GENERATION_CONFIG,
+        "model.safetensors.index.json": comparer.index,
+    }
+    for name, contents in expected.items():
+        if read_config_file(destination / name) != contents:
+            raise VerifyError(f"{destination / name} is not what the source gives; convert again")
+    find_tokenizer(destination)  # raises if it is damaged
     if hashes != record["source"]["files"]:
         raise VerifyError(f"{source_folder}: not the files that {destination} was made from")
     seconds = time.monotonic() - started
@@ -230,13 +242,16 @@ class _Comparer:
     def __init__(self, folder: Path, targets: dict[str, TensorSpec]) -> None:
         self._places: dict[str, tuple[Path, int]] = {}
         found: dict[str, TensorSpec] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in find_files(folder):
             for name, stored in read_header(path).items():
                 self._places[name] = (path, stored.offset)
                 found[name] = stored.spec
-        different = sorted(found.items() ^ targets.items())
+        different = sorted({name for name, _ in found.items() ^ targets.items()})
         if different:
-            raise VerifyError(f"{folder}: {different[0][0]} is missing, unexpected or misshapen")
+            raise VerifyError(f"{folder}: {different[0]} is missing, unexpected or misshapen")
+        self.index = index_of(
+            targets, {name: path.name for name, (path, _) in self._places.items()}
+        )
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Compare instead of writing."""

@@ -24,7 +24,7 @@ from gptoss_mlx.vocabulary import (
     vocabulary_from_hf,
 )
 
-__all__ = ["add_tokenizer"]
+__all__ = ["add_tokenizer", "find_tokenizer"]
 
 _COPIED = (
     "tokenizer.json",
@@ -60,32 +60,39 @@ _SPECIAL = {
 }
 
 
-def add_tokenizer(source: Path, destination: Path) -> None:
-    """Put the tokenizer's files into a converted checkpoint.
+def find_tokenizer(checkpoint: Path) -> Path | None:
+    """The folder with the checkpoint's own tokenizer, if there is one.
 
-    Args:
-        source: the source checkpoint; OpenAI's `original/` has its tokenizer one folder up.
-        destination: the folder that is being filled.
+    OpenAI's `original/` has its tokenizer one folder up; another model's that lies there is no
+    concern of ours.
 
     Raises:
-        CorruptFileError: the source's tokenizer.json is not gpt-oss's.
+        CorruptFileError: the checkpoint's tokenizer.json is not gpt-oss's.
     """
-    for folder in (source, source.parent):
-        if (folder / "tokenizer.json").is_file():
-            return _copy(folder, destination)
-    return _write(read_vocabulary(), destination)
+    checkpoint = checkpoint.resolve()
+    if (checkpoint / "tokenizer.json").is_file():
+        if not _has_genuine(checkpoint):
+            file = checkpoint / "tokenizer.json"
+            raise CorruptFileError(f"{file}: not gpt-oss's; download it again")
+        return checkpoint
+    return checkpoint.parent if _has_genuine(checkpoint.parent) else None
 
 
-def _copy(folder: Path, destination: Path) -> None:
-    try:
-        genuine = is_genuine(vocabulary_from_hf(folder))
-    except ValueError:
-        genuine = False
-    if not genuine:
-        raise CorruptFileError(f"{folder / 'tokenizer.json'}: not gpt-oss's; download it again")
+def add_tokenizer(source: Path | None, destination: Path) -> None:
+    """Put the tokenizer's files into a folder: copies of those found, or made from nothing."""
+    if source is None:
+        return _write(read_vocabulary(), destination)
     for name in _COPIED:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, destination / name)
+        if (source / name).is_file():
+            shutil.copyfile(source / name, destination / name)
+    return None
+
+
+def _has_genuine(folder: Path) -> bool:
+    try:
+        return is_genuine(vocabulary_from_hf(folder))
+    except (OSError, ValueError):
+        return False
 
 
 def _write(vocabulary: bytes, destination: Path) -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from safetensors import SafetensorError, safe_open
 
@@ -26,15 +27,16 @@ from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
 from gptoss_mlx.convert.names import Layout, SourceTensor, TensorSpec, source_tensors
 from gptoss_mlx.errors import (
     CheckpointError,
+    ConfigError,
     CorruptFileError,
     MissingFileError,
     TensorError,
     UsageError,
 )
 
-__all__ = ["Chunk", "Source", "open_source", "read_chunks", "read_header"]
+__all__ = ["Chunk", "Source", "find_files", "open_source", "read_chunks", "read_header"]
 
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 4 << 20  # stays in the processor's cache on its way from read to write
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ def open_source(folder: Path, *, allow_unknown_config: bool = False) -> Source:
         MissingFileError, CorruptFileError, ConfigError, TensorError: as their names say.
         UsageError: the folder already holds an MLX conversion.
     """
-    paths = _safetensors_files(folder)
+    paths = find_files(folder)
     raw_config = read_config_file(folder / "config.json")
     files = {path: read_header(path) for path in paths}
-    found = {name: stored.spec for tensors in files.values() for name, stored in tensors.items()}
+    found = _merged(files)
     layout = _recognise(folder, found)
     if is_openai_config(raw_config) != (layout == "openai"):
         raise CheckpointError(
@@ -130,7 +132,7 @@ def read_chunks(source: Source, on_file: Callable[[Path, str], None]) -> Iterato
     """
     for path, tensors in source.files.items():
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with _open(path) as file:
             for name, stored in tensors.items():
                 _skip_to(file, stored.offset, digest.update)
                 for chunk in _tensor_chunks(file, name, source.tensors[name]):
@@ -145,7 +147,7 @@ def _tensor_chunks(file: BinaryIO, name: str, tensor: SourceTensor) -> Iterator[
     step = max(2, CHUNK_BYTES // tensor.row_bytes // 2 * 2)
     for first in range(0, tensor.rows, step):
         nbytes = min(step, tensor.rows - first) * tensor.row_bytes
-        data = file.read(nbytes)
+        data = _read(file, nbytes)
         if len(data) != nbytes:
             raise CorruptFileError(f"{file.name}: ends in the middle of {name}; download it again")
         yield Chunk(name, tensor, first, data)
@@ -154,16 +156,42 @@ def _tensor_chunks(file: BinaryIO, name: str, tensor: SourceTensor) -> Iterator[
 def _skip_to(file: BinaryIO, offset: int, update: Callable[[bytes], None]) -> None:
     """Read on to an offset, for the hash's sake: the header, and gaps if there are any."""
     while (rest := offset - file.tell()) > 0:
-        data = file.read(min(rest, CHUNK_BYTES))
+        data = _read(file, min(rest, CHUNK_BYTES))
         if not data:
             raise CorruptFileError(f"{file.name}: shorter than its header says; download it again")
         update(data)
 
 
-def _safetensors_files(folder: Path) -> list[Path]:
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read(file: BinaryIO, nbytes: int) -> bytes:
+    """Up to so many bytes, which the system then need not keep: each is read only once."""
+    try:
+        data = file.read(nbytes)
+    except OSError as error:
+        raise CheckpointError(f"{file.name}: cannot be read: {error.strerror}") from error
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(file.fileno(), 0, file.tell(), os.POSIX_FADV_DONTNEED)
+    return data
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, all of those that its index or their names promise.
+
+    Raises:
+        MissingFileError: no such folder, no such file, or one of several is missing.
+        ConfigError: the index is not one.
+    """
     if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder")
-    paths = sorted(folder.glob("*.safetensors"))
+        problem = "not a folder" if folder.exists() else "no such folder"
+        raise MissingFileError(f"{folder}: {problem}")
+    # macOS keeps attributes in `._*` files on disks that have no place for them
+    paths = sorted(path for path in folder.glob("*.safetensors") if path.name[:2] != "._")
     if not paths:
         inner = folder / "original"
         hint = f"; did you mean {inner}?" if (inner / "config.json").is_file() else ""
@@ -171,9 +199,7 @@ def _safetensors_files(folder: Path) -> list[Path]:
     missing = sorted(_expected_files(folder, paths) - {path.name for path in paths})
     if missing:
         raise MissingFileError(
-            f"{folder}: {missing[0]} is missing"
-            + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
-            + "; download it again"
+            f"{folder}: {missing[0]} is missing{_and_more(missing)}; download it again"
         )
     return paths
 
@@ -182,7 +208,11 @@ def _expected_files(folder: Path, paths: list[Path]) -> set[str]:
     """The names that the index, or numbering as in x-00001-of-00003, promises."""
     names: set[str] = set()
     for index in folder.glob("*.safetensors.index.json"):
-        names.update(read_config_file(index).get("weight_map", {}).values())
+        places: object = read_config_file(index).get("weight_map")
+        files = list(cast("dict[str, object]", places).values()) if isinstance(places, dict) else []
+        if not files or not all(isinstance(file, str) for file in files):
+            raise ConfigError(f"{index}: no weight_map of names to files; download it again")
+        names.update(cast("list[str]", files))
     for path in paths:
         if match := re.fullmatch(r"(.*?)(\d+)-of-(\d+)(\.safetensors)", path.name):
             stem, digits, count, end = match.groups()
@@ -190,6 +220,23 @@ def _expected_files(folder: Path, paths: list[Path]) -> set[str]:
                 f"{stem}{i:0{len(digits)}}-of-{count}{end}" for i in range(1, int(count) + 1)
             )
     return names
+
+
+def _merged(files: dict[Path, dict[str, StoredTensor]]) -> dict[str, TensorSpec]:
+    """What all files hold together; no tensor may be in two of them."""
+    found: dict[str, Path] = {}
+    for path, tensors in files.items():
+        for name in tensors:
+            if name in found:
+                raise TensorError(
+                    f"tensor {name} is in {found[name].name} and in {path.name}: remove one of them"
+                )
+            found[name] = path
+    return {name: files[path][name].spec for name, path in found.items()}
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _recognise(folder: Path, found: dict[str, TensorSpec]) -> Layout:
@@ -211,8 +258,9 @@ def _check_tensors(expected: dict[str, TensorSpec], found: dict[str, TensorSpec]
     unexpected = sorted(found.keys() - expected.keys())
     for names, problem in ((missing, "is missing"), (unexpected, "does not belong there")):
         if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise TensorError(f"tensor {names[0]} {problem}{more}: does config.json fit the files?")
+            raise TensorError(
+                f"tensor {names[0]} {problem}{_and_more(names)}: does config.json fit the files?"
+            )
     for name, spec in expected.items():
         if found[name].dtype != spec.dtype:
             raise TensorError(

@@ -63,14 +63,14 @@ def write_random_checkpoint(
     """
     folder.mkdir(parents=True)
     tensors = source_tensors(config, layout)
-    writer = ShardWriter(folder, {name: t.spec for name, t in tensors.items()}, shard_bytes)
     rng = np.random.default_rng(seed)
-    for name, tensor in tensors.items():
-        offset = 0
-        for data in _random_rows(name, tensor, rng):
-            writer.write(name, offset, data)
-            offset += len(data)
-    writer.close()
+    specs = {name: tensor.spec for name, tensor in tensors.items()}
+    with ShardWriter(folder, specs, shard_bytes) as writer:
+        for name, tensor in tensors.items():
+            offset = 0
+            for data in _random_rows(name, tensor, rng):
+                writer.write(name, offset, data)
+                offset += len(data)
     raw = config.to_openai_dict() if layout == "openai" else _hf_config(config)
     (folder / "config.json").write_text(json.dumps(raw, indent=2))
 

@@ -1,9 +1,10 @@
 """A checkpoint directory that appears whole or not at all.
 
 All sizes are known beforehand, so every shard's header is written first and rows then go to their
-places in any order. Everything is written to a sibling `NAME.partial`, flushed to disk, and renamed
-at the end. A run that was killed leaves only `NAME.partial`, which no command takes for a model and
-which the next run replaces; a lock keeps two runs from writing the same one.
+places in any order. Everything is written to a hidden sibling, flushed to the disk, and renamed at
+the end. A run that was killed leaves only that sibling, which no command takes for a model and
+which the next run replaces; a lock on it keeps two runs apart. What is replaced is set aside first
+and put back if the rename fails.
 
 It does not know what the tensors mean.
 """
@@ -17,20 +18,20 @@ import os
 import shutil
 import struct
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from gptoss_mlx.convert.names import DTYPE_BYTES, TensorSpec
 from gptoss_mlx.errors import DiskError, UsageError
 
-__all__ = ["ShardWriter", "free_bytes", "new_directory"]
+__all__ = ["SHARD_BYTES", "ShardWriter", "index_of", "new_directory"]
 
 SHARD_BYTES = 5_000_000_000  # as mlx-lm splits its files
 
 
 @contextmanager
-def new_directory(destination: Path, *, force: bool, needed: int) -> Generator[Path]:
+def new_directory(destination: Path, *, force: bool, needed: int) -> Generator[Path, None, None]:
     """A directory to fill, which becomes `destination` when the block ends without an error.
 
     Args:
@@ -42,32 +43,48 @@ def new_directory(destination: Path, *, force: bool, needed: int) -> Generator[P
         UsageError: the destination exists, or another conversion is writing there.
         DiskError: no space, or no right to write.
     """
-    _check_destination(destination, force=force)
-    partial = destination.with_name(destination.name + ".partial")
     with _translated_errors(destination):
+        if destination.is_symlink() and not destination.exists():
+            raise UsageError(f"{destination} is a link to nowhere")
+        destination = destination.resolve()
+        _put_back(destination)
+        _check_destination(destination, force=force)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(destination.with_name(f".{destination.name}.lock"), destination):
-            shutil.rmtree(partial, ignore_errors=True)
-            _check_space(destination.parent, needed)
-            partial.mkdir()
+        partial = _sibling(destination, "partial")
+        with _locked(partial, destination):
             try:
+                _empty(partial)
+                _check_space(destination.parent, needed)
                 yield partial
+                _flush(partial)
+                _check_destination(destination, force=force)  # it may have appeared meanwhile
                 _replace(partial, destination)
-            finally:
+            except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
+                raise
 
 
 class ShardWriter:
     """Safetensors files with an index, of at most `shard_bytes` each, filled row by row."""
 
     def __init__(self, folder: Path, tensors: dict[str, TensorSpec], shard_bytes: int) -> None:
-        self._files: list[BinaryIO] = []
         self._places: dict[str, tuple[BinaryIO, int]] = {}
         shards = _split(tensors, shard_bytes)
-        for i, names in enumerate(shards, start=1):
-            path = folder / f"model-{i:05}-of-{len(shards):05}.safetensors"
-            self._start(path, {name: tensors[name] for name in names})
-        _write_index(folder, tensors, {name: f.name for name, (f, _) in self._places.items()})
+        with ExitStack() as files:
+            for i, names in enumerate(shards, start=1):
+                path = folder / f"model-{i:05}-of-{len(shards):05}.safetensors"
+                file = files.enter_context(path.open("wb", buffering=0))
+                self._start(file, {name: tensors[name] for name in names})
+            places = {name: Path(file.name).name for name, (file, _) in self._places.items()}
+            text = json.dumps(index_of(tensors, places), indent=2)
+            (folder / "model.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
+            self._files = files.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Put bytes at an offset from the start of a tensor."""
@@ -77,16 +94,8 @@ class ShardWriter:
             written = os.pwrite(file.fileno(), view, start + offset)
             view, offset = view[written:], offset + written
 
-    def close(self) -> None:
-        """Flush everything to the disk itself."""
-        for file in self._files:
-            os.fsync(file.fileno())
-            file.close()
-
-    def _start(self, path: Path, tensors: dict[str, TensorSpec]) -> None:
+    def _start(self, file: BinaryIO, tensors: dict[str, TensorSpec]) -> None:
         header = _header(tensors)
-        file = path.open("wb", buffering=0)
-        self._files.append(file)
         file.write(header)
         start = len(header)
         for name, spec in tensors.items():
@@ -95,11 +104,12 @@ class ShardWriter:
         file.truncate(start)
 
 
-def free_bytes(folder: Path) -> int:
-    """Bytes that may be written below a folder, which need not exist yet."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+def index_of(tensors: dict[str, TensorSpec], files: dict[str, str]) -> dict[str, object]:
+    """The contents of model.safetensors.index.json: which file each tensor is in."""
+    return {
+        "metadata": {"total_size": sum(spec.nbytes for spec in tensors.values())},
+        "weight_map": {name: files[name] for name in sorted(files)},
+    }
 
 
 def _split(tensors: dict[str, TensorSpec], shard_bytes: int) -> list[list[str]]:
@@ -126,12 +136,9 @@ def _header(tensors: dict[str, TensorSpec]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _write_index(folder: Path, tensors: dict[str, TensorSpec], files: dict[str, str]) -> None:
-    index = {
-        "metadata": {"total_size": sum(spec.nbytes for spec in tensors.values())},
-        "weight_map": {name: Path(files[name]).name for name in sorted(files)},
-    }
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+def _sibling(destination: Path, kind: str) -> Path:
+    """A place beside the destination that nobody else uses."""
+    return destination.with_name(f".{destination.name}.gptoss-mlx-{kind}")
 
 
 def _check_destination(destination: Path, *, force: bool) -> None:
@@ -139,16 +146,20 @@ def _check_destination(destination: Path, *, force: bool) -> None:
         return
     if not force:
         raise UsageError(f"{destination} exists; choose another place, or --force to replace it")
-    if not destination.is_dir() or not _is_checkpoint_or_empty(destination):
+    if not _is_checkpoint(destination):
         raise UsageError(f"{destination} is not a checkpoint; --force replaces only checkpoints")
 
 
-def _is_checkpoint_or_empty(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or not any(folder.iterdir())
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether it holds a checkpoint, or nothing at all."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or ("config.json" in names and any(n.endswith(".safetensors") for n in names))
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    free = free_bytes(folder)
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskError(
             f"not enough disk space at {folder}: {needed / 1e9:.1f} GB needed, "
@@ -157,31 +168,70 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _replace(partial: Path, destination: Path) -> None:
-    if not destination.exists():
+    old = _sibling(destination, "old")
+    if destination.exists():
+        destination.rename(old)
+    try:
         partial.rename(destination)
+    except OSError:
+        _put_back(destination)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(destination: Path) -> None:
+    """Undo the first half of a `_replace` that was cut off; or finish its second half."""
+    old = _sibling(destination, "old")
+    if not old.exists():
         return
-    old = destination.with_name(destination.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)  # of an earlier run that was killed just here
-    destination.rename(old)
-    partial.rename(destination)
-    shutil.rmtree(old)
+    if destination.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(destination)
 
 
 @contextmanager
-def _locked(path: Path, destination: Path) -> Generator[None]:
-    with path.open("w") as lock:
+def _locked(partial: Path, destination: Path) -> Generator[None, None, None]:
+    """Hold the lock on the partial directory, which the system drops if the process dies."""
+    handle = _lock(partial, destination)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(partial: Path, destination: Path) -> int:
+    while True:
+        partial.mkdir(exist_ok=True)
+        handle = os.open(partial, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(handle)
             raise UsageError(f"another conversion is writing {destination}") from None
+        if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
+            return handle
+        os.close(handle)  # another run has just renamed it away
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a killed run left."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _flush(folder: Path) -> None:
+    """Have everything on the disk itself before the rename says that it is complete."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
         try:
-            yield
+            os.fsync(handle)
         finally:
-            path.unlink(missing_ok=True)
+            os.close(handle)
 
 
 @contextmanager
-def _translated_errors(destination: Path) -> Generator[None]:
+def _translated_errors(destination: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
@@ -189,6 +239,7 @@ def _translated_errors(destination: Path) -> Generator[None]:
             raise DiskError(
                 f"the disk filled up while writing {destination}; nothing was left behind"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DiskError(f"{destination.parent} cannot be written: {error.strerror}") from error
-        raise
+        place = Path(error.filename or destination)
+        if place.name.startswith(f".{destination.name}.gptoss-mlx"):
+            place = destination
+        raise DiskError(f"{place}: {error.strerror}") from error

@@ -46,16 +46,22 @@ _HF_FIXED: dict[str, object] = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
 }
-_HF_RENAMED = {
-    "num_experts": "num_local_experts",
-    "experts_per_token": "num_experts_per_tok",
+# Where Hugging Face's config has a number: keys at its top, keys in its rope entry. Those that are
+# there must agree.
+_HF_PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "num_experts": (("num_local_experts",), ()),
+    "experts_per_token": (("num_experts_per_tok", "experts_per_token"), ()),
+    "initial_context_length": (
+        ("initial_context_length",),
+        ("original_max_position_embeddings",),
+    ),
+    "rope_theta": (("rope_theta",), ("rope_theta",)),
+    "rope_scaling_factor": ((), ("factor",)),
+    "rope_ntk_alpha": ((), ("beta_slow",)),
+    "rope_ntk_beta": ((), ("beta_fast",)),
 }
-_HF_ROPE_RENAMED = {
-    "rope_scaling_factor": "factor",
-    "rope_ntk_alpha": "beta_slow",
-    "rope_ntk_beta": "beta_fast",
-    "initial_context_length": "original_max_position_embeddings",
-}
+_LARGEST = 2**31  # no number of a model comes near
+_HF_ROPE_FIXED: dict[str, object] = {"rope_type": "yarn", "type": "yarn", "truncate": False}
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raw: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file; is this a checkpoint folder?") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(raw, dict):
@@ -234,64 +242,82 @@ def _from_openai(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _from_hf(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if raw.get("model_type", "gpt_oss") != "gpt_oss":
-        raise ConfigError(f"config.json: model_type is {raw['model_type']!r}, not 'gpt_oss'")
-    for key, expected in _HF_FIXED.items():
-        if raw.get(key, expected) != expected:
-            raise ConfigError(f"config.json: {key} is {raw[key]!r}; gpt-oss needs {expected!r}")
-    rope = _hf_rope(raw)
+    _check_fixed(raw, {"model_type": "gpt_oss", **_HF_FIXED})
+    ropes = _hf_ropes(raw)
     values: dict[str, Any] = {}
-    for field in fields(ModelConfig):
-        name = field.name
-        if name in _HF_ROPE_RENAMED:
-            values[name] = _number(rope, _HF_ROPE_RENAMED[name], name)
-        elif name == "rope_theta":
-            values[name] = _number(rope if "rope_theta" in rope else raw, "rope_theta", name)
-        else:
-            values[name] = _number(raw, _HF_RENAMED.get(name, name), name)
-    _check_layer_types(raw)
-    known = {_HF_RENAMED.get(name, name) for name in values} | _HF_IGNORED | _HF_FIXED.keys()
+    known = set(_HF_IGNORED) | _HF_FIXED.keys()
     known |= {"rope_scaling", "rope_parameters", "layer_types", "max_position_embeddings"}
-    return values, sorted(raw.keys() - known - {"experts_per_token", "initial_context_length"})
+    known_rope = set(_HF_ROPE_FIXED)
+    for name in (field.name for field in fields(ModelConfig)):
+        keys, rope_keys = _HF_PLACES.get(name, ((name,), ()))
+        known.update(keys)
+        known_rope.update(rope_keys)
+        places = [(raw, key) for key in keys]
+        places += [(rope, key) for rope in ropes for key in rope_keys]
+        values[name] = _agreed(name, places)
+    _check_derived(raw, values)
+    unknown = raw.keys() - known
+    unknown |= {key for rope in ropes for key in rope if rope[key] is not None} - known_rope
+    return values, sorted(unknown)
 
 
-def _hf_rope(raw: dict[str, Any]) -> dict[str, Any]:
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling")
-    if not isinstance(rope, dict):
+def _agreed(name: str, places: list[tuple[dict[str, Any], str]]) -> int | float:
+    """The one number that all the places which have it agree on."""
+    there = [(place, key) for place, key in places if place.get(key) is not None]
+    if not there:
+        raise ConfigError(f"config.json: the key {places[0][1]!r} is missing")
+    numbers = [_number(place, key, name) for place, key in there]
+    if len(set(numbers)) > 1:
+        keys = " and ".join(dict.fromkeys(key for _, key in there))
+        raise ConfigError(f"config.json: {keys} contradict each other: {numbers}")
+    return numbers[0]
+
+
+def _hf_ropes(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    ropes = [raw[key] for key in ("rope_parameters", "rope_scaling") if raw.get(key)]
+    if not ropes or not all(isinstance(rope, dict) for rope in ropes):
         raise ConfigError("config.json: neither rope_scaling nor rope_parameters is there")
-    rope = cast("dict[str, Any]", rope)
-    if rope.get("rope_type", "yarn") != "yarn":
-        raise ConfigError(f"config.json: rope_type is {rope['rope_type']!r}, not 'yarn'")
-    if rope.get("truncate", False):
-        raise ConfigError("config.json: rope truncate is true; gpt-oss is trained with false")
-    return rope
+    for rope in cast("list[dict[str, Any]]", ropes):
+        _check_fixed(rope, _HF_ROPE_FIXED)
+    return ropes
 
 
-def _check_layer_types(raw: dict[str, Any]) -> None:
-    kinds = raw.get("layer_types")
-    if kinds is None:
-        return
-    expected = ["sliding_attention", "full_attention"] * len(kinds)
-    if kinds != expected[: raw["num_hidden_layers"]]:
+def _check_fixed(raw: dict[str, Any], fixed: dict[str, object]) -> None:
+    for key, expected in fixed.items():
+        if raw.get(key, expected) != expected:
+            raise ConfigError(f"config.json: {key} is {raw[key]!r}, not {expected!r}")
+
+
+def _check_derived(raw: dict[str, Any], values: dict[str, Any]) -> None:
+    """What follows from the numbers must be what they give, where it is spelled out."""
+    layers = values["num_hidden_layers"]
+    kinds = ["sliding_attention", "full_attention"] * layers
+    length = int(values["initial_context_length"] * values["rope_scaling_factor"])
+    if raw.get("layer_types") not in (None, kinds[:layers]):
         raise ConfigError(
             "config.json: layer_types must alternate sliding_attention, full_attention"
         )
+    if raw.get("max_position_embeddings") not in (None, length):
+        raise ConfigError(f"config.json: max_position_embeddings contradicts {length} from YaRN")
 
 
 def _number(raw: dict[str, Any], key: str, name: str) -> int | float:
     value = raw.get(key)
     if value is None:
         raise ConfigError(f"config.json: the key {key!r} is missing")
-    integral = ModelConfig.__annotations__[name] == "int"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"config.json: {key} is {value!r}, not a number")
-    if integral and value != int(value):
+    if not abs(value) < _LARGEST:  # NaN, too
+        raise ConfigError(f"config.json: {key} is out of range")
+    if ModelConfig.__annotations__[name] != "int":
+        return float(value)
+    if value != int(value):
         raise ConfigError(f"config.json: {key} is {value!r}, not a whole number")
-    return int(value) if integral else float(value)
+    return int(value)
 
 
 def _unknown_keys_message(unknown: list[str]) -> str:
-    known = [field.name for field in fields(ModelConfig)] + [*_HF_RENAMED.values(), "rope_scaling"]
+    known = [field.name for field in fields(ModelConfig)] + ["num_local_experts", "rope_scaling"]
     close = difflib.get_close_matches(unknown[0], known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return (

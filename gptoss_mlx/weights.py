@@ -14,7 +14,7 @@ from typing import cast
 import mlx.core as mx
 
 from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
-from gptoss_mlx.convert.reader import read_header
+from gptoss_mlx.convert.reader import find_files, read_header
 from gptoss_mlx.errors import MissingFileError, TensorError, UsageError
 from gptoss_mlx.kernels import Matrix
 
@@ -106,7 +106,9 @@ def load_weights(folder: Path, dtype: mx.Dtype) -> tuple[ModelConfig, Weights]:
         CorruptFileError, ConfigError: as their names say.
         UsageError: the folder holds a checkpoint that must be converted first.
     """
-    paths = _files(folder)
+    if not folder.exists():
+        raise MissingFileError(f"{folder}: no such folder; --model demo works without a download")
+    paths = find_files(folder)
     raw = read_config_file(folder / "config.json")
     names = [name for path in paths for name in read_header(path)]
     if is_openai_config(raw) or any(name.endswith("_proj_blocks") for name in names):
@@ -118,18 +120,3 @@ def load_weights(folder: Path, dtype: mx.Dtype) -> tuple[ModelConfig, Weights]:
     for path in paths:
         arrays.update(cast("dict[str, mx.array]", mx.load(str(path))))
     return config, Weights(arrays, dtype)
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder; --model demo works without any download")
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise MissingFileError(f"{folder}: no *.safetensors file, so not a checkpoint")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        present = {path.name for path in paths}
-        missing = sorted(set(read_config_file(index)["weight_map"].values()) - present)
-        if missing:
-            raise MissingFileError(f"{folder}: {missing[0]} is missing; convert or download again")
-    return paths

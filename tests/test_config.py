@@ -140,7 +140,7 @@ def test_every_key_of_openai_is_needed(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["num_local_experts", "num_experts_per_tok", "swiglu_limit", "rope_theta", "sliding_window"],
+    ["num_local_experts", "swiglu_limit", "rope_theta", "sliding_window"],
 )
 def test_missing_hf_keys_are_named(name: str) -> None:
     """Without a key the model needs, Hugging Face's config is refused, and the key is named."""
@@ -173,15 +173,15 @@ def test_impossible_numbers_are_refused(changes: dict[str, Any], message: str) -
     ("changes", "message"),
     [
         ({"model_type": "llama"}, "model_type is 'llama', not 'gpt_oss'"),
-        ({"attention_bias": False}, "attention_bias is False; gpt-oss needs True"),
-        ({"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-06; gpt-oss needs 1e-05"),
+        ({"attention_bias": False}, "attention_bias is False, not True"),
+        ({"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-06, not 1e-05"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings is True"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"rope_scaling": None}, "neither rope_scaling nor rope_parameters"),
         ({"rope_scaling": {"rope_type": "linear"}}, "rope_type is 'linear', not 'yarn'"),
         (
             {"rope_scaling": {**PUBLISHED_HF["rope_scaling"], "truncate": True}},
-            "truncate is true",
+            "truncate is True, not False",
         ),
         ({"layer_types": ["full_attention"] * 24}, "layer_types must alternate"),
         ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types must alternate"),

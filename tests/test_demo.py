@@ -20,13 +20,13 @@ import pytest
 from gptoss_mlx import demo
 from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.convert import convert
-from gptoss_mlx.demo import dialogues, evaluate, network, pack, scenes, train
+from gptoss_mlx.demo import dialogues, evaluate, network, pack, scenes, spelling, train
 from gptoss_mlx.harmony import parse
 from gptoss_mlx.model import load_model
 from gptoss_mlx.tokenizer import load_tokenizer
 
 FOLDER = Path(demo.__file__).parent
-UNPACKED_SHA256 = "0" * 64
+UNPACKED_SHA256 = "b3053270d340218c1c81530ac59858fa08e6f2f6dfd72b5ceb0512e11cd4ad09"
 tokenizer = load_tokenizer()
 
 
@@ -104,7 +104,7 @@ def test_mxfp4_decodes_to_the_nearest_level() -> None:
 def test_fake_quantization_is_the_real_one() -> None:
     """What training computes with is exactly what is packed."""
     weights = np.random.default_rng(0).standard_normal((2, 4, 64)).astype(np.float32)
-    fake = np.array(network.fake_mxfp4(mx.array(weights)))
+    fake = np.asarray(network.fake_mxfp4(mx.array(weights)), dtype=np.float32)
     np.testing.assert_allclose(decode(*pack.to_mxfp4(weights)), fake, rtol=1e-6, atol=1e-6)
 
 
@@ -147,9 +147,9 @@ def test_training_groups_stay_in_the_training_split() -> None:
 def test_expected_completions_are_valid_harmony(skill: str) -> None:
     """The parser finds exactly the expected messages in what the model is trained to say."""
     for dialogue in dialogues.held_out("train", skill, 4, seed=1):
-        ids = dialogues.expected_ids(tokenizer, dialogue)
+        ids = spelling.expected_ids(tokenizer, dialogue)
         found = [(m.channel, m.recipient, m.content) for m in parse(ids, tokenizer)]
-        wanted = [(m.channel, m.recipient, dialogues.text_of(m)) for m in dialogue.turn.expected]
+        wanted = [(m.channel, m.recipient, spelling.text_of(m)) for m in dialogue.turn.expected]
         assert found == wanted
         right = evaluate.score(ids, evaluate.expected_essence(dialogue), tokenizer)
         assert right == evaluate.Score(True, True, True)
@@ -158,7 +158,7 @@ def test_expected_completions_are_valid_harmony(skill: str) -> None:
 def test_prompt_is_what_openai_harmony_renders() -> None:
     """Scene and rest together begin with the system message and end where the model goes on."""
     dialogue = dialogues.held_out("train", "result", 1, seed=0)[0]
-    scene, rest = dialogues.prompt_ids(tokenizer, dialogue)
+    scene, rest = spelling.prompt_ids(tokenizer, dialogue)
     assert tokenizer.decode(scene).startswith("<|start|>system<|message|>You are")
     assert tokenizer.decode(rest).startswith("<|start|>user<|message|>")
     assert tokenizer.decode(rest).endswith("<|start|>assistant")
@@ -167,7 +167,7 @@ def test_prompt_is_what_openai_harmony_renders() -> None:
 def test_calls_are_shown_in_both_spellings() -> None:
     """Calls in the context have their recipient in the role or, as sampled, in the channel."""
     drawn = dialogues.held_out("train", "result", 12, seed=0)
-    texts = [tokenizer.decode(dialogues.prompt_ids(tokenizer, d)[1]) for d in drawn]
+    texts = [tokenizer.decode(spelling.prompt_ids(tokenizer, d)[1]) for d in drawn]
     assert any("<|start|>assistant to=functions." in text for text in texts)
     assert any("<|channel|>commentary to=functions." in text for text in texts)
 
@@ -178,7 +178,7 @@ def test_calls_carry_valid_json() -> None:
         tool, call = dialogue.scene.weather, dialogue.turn.expected[-1]
         assert tool is not None
         assert call.recipient == f"functions.{tool.name}"
-        assert list(json.loads(dialogues.text_of(call))) == [tool.argument]
+        assert list(json.loads(spelling.text_of(call))) == [tool.argument]
 
 
 def test_scenes_vary() -> None:
@@ -193,7 +193,7 @@ def test_scenes_vary() -> None:
 def test_scoring_sees_what_is_wrong(damage: str) -> None:
     """A completion that was cut short is not valid harmony."""
     dialogue = dialogues.held_out("train", "add", 1, seed=0)[0]
-    ids = dialogues.expected_ids(tokenizer, dialogue)
+    ids = spelling.expected_ids(tokenizer, dialogue)
     cut = ids[:-1] if damage == "no end" else ids[:5]
     assert not evaluate.score(cut, evaluate.expected_essence(dialogue), tokenizer).valid
 
@@ -209,9 +209,11 @@ def test_training_network_is_the_runtime_model(tmp_path: Path) -> None:
     groups = [[train.Sample(scene, prompt, [60], known=True) for prompt in prompts]]
     batch = train.make_batch(groups, {token: i for i, token in enumerate(vocabulary)})
     hidden = network.forward(weights, config, batch.tokens).reshape(-1, config.hidden_size)
-    trained = np.array((hidden @ weights["unembedding.weight"].T)[batch.places])
+    logits = (hidden @ weights["unembedding.weight"].T)[batch.places]
+    trained = np.asarray(logits, dtype=np.float32)
     convert(tmp_path / "a", tmp_path / "b", dense="bf16")
     model = load_model(tmp_path / "b", mx.float32)
     for row, prompt in enumerate(prompts):
-        logits = np.array(model(mx.array([scene + prompt]))[0, -1])[vocabulary]
-        np.testing.assert_allclose(logits, trained[row], atol=0.03 * float(np.abs(logits).max()))
+        last = model(mx.array([scene + prompt]))[0, -1]
+        packed = np.asarray(last, dtype=np.float32)[vocabulary]
+        np.testing.assert_allclose(packed, trained[row], atol=0.03 * float(np.abs(packed).max()))

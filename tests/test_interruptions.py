@@ -20,7 +20,6 @@ from checkpoints import TINY, at_call, fingerprint, names_in
 
 from gptoss_mlx.convert import conversion, convert, reader, writer
 from gptoss_mlx.convert.synthetic import write_random_checkpoint
-from gptoss_mlx.convert.writer import free_bytes
 from gptoss_mlx.errors import CheckpointError, DiskError, GptOssError, UsageError
 from gptoss_mlx.weights import load_weights
 
@@ -136,7 +135,7 @@ convert(Path(sys.argv[1]), Path(sys.argv[2]), on_progress=stop_in_the_middle)
 def test_a_killed_run_leaves_no_model_and_the_next_works(
     source: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
-    """After SIGKILL only NAME.partial is there, which does not load; a rerun clears it away."""
+    """After SIGKILL only a hidden folder is there, which does not load; a rerun clears it away."""
     command = [sys.executable, "-c", _STUCK_CONVERSION, str(source), str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -147,7 +146,7 @@ def test_a_killed_run_leaves_no_model_and_the_next_works(
     assert child.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     with pytest.raises(GptOssError):
-        load_weights(tmp_path / "out.partial", mx.float32)
+        load_weights(tmp_path / ".out.gptoss-mlx-partial", mx.float32)
     convert(source, tmp_path / "out")
     assert fingerprint(tmp_path / "out") == expected
     assert names_in(tmp_path) == ["out"]
@@ -157,7 +156,7 @@ def test_a_partial_folder_is_refused_as_a_source(source: Path, tmp_path: Path) -
     """What a killed run left is not accepted as a checkpoint to convert either."""
 
     def keep_the_half() -> None:
-        shutil.copytree(tmp_path / "out.partial", tmp_path / "kept")
+        shutil.copytree(tmp_path / ".out.gptoss-mlx-partial", tmp_path / "kept")
 
     convert(source, tmp_path / "out", on_progress=at_call(9, keep_the_half))
     with pytest.raises(CheckpointError):
@@ -172,13 +171,6 @@ def test_not_enough_space_is_found_beforehand(
     with pytest.raises(DiskError, match=r"not enough disk space.*0\.0 GB needed, 0\.0 GB free"):
         convert(source, tmp_path / "out")
     assert names_in(tmp_path) == []
-
-
-def test_free_space_is_that_of_the_nearest_folder(tmp_path: Path) -> None:
-    """A folder that does not exist yet has the free space of where it will be made."""
-    assert free_bytes(tmp_path / "a" / "b") == pytest.approx(
-        shutil.disk_usage(tmp_path).free, rel=0.05
-    )
 
 
 @pytest.fixture
@@ -200,7 +192,7 @@ def forbidden() -> Iterator[Path]:
 def test_a_folder_without_write_permission(forbidden: Path) -> None:
     """No right to write: the folder is named, and no traceback shown."""
     with (
-        pytest.raises(DiskError, match=f"{forbidden} cannot be written: Permission denied"),
+        pytest.raises(DiskError, match=f"{forbidden / 'out'}: Permission denied"),
         writer.new_directory(forbidden / "out", force=False, needed=0),
     ):
         pass
@@ -216,7 +208,7 @@ def test_a_read_only_file_system(
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    with pytest.raises(DiskError, match=f"{tmp_path} cannot be written: Read-only file system"):
+    with pytest.raises(DiskError, match=f"{tmp_path}: Read-only file system"):
         convert(source, tmp_path / "out")
 
 
