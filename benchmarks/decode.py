@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from pathlib import Path
 
 import mlx.core as mx
 from machine import describe, gigabytes, peak_rss, print_table
 
-from gptoss_mlx.model import Model, load_model
+from gptoss_mlx.model import Model
+from gptoss_mlx.models import load
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     options = _parser().parse_args()
     mx.random.seed(options.seed)
     started = time.monotonic()
-    model = load_model(options.checkpoint)
+    model = load(options.checkpoint)
     loading = time.monotonic() - started
     prompt = mx.random.randint(0, model.config.vocab_size, (1, options.prompt))
     _generate(model, prompt[:, :1], 1)  # first calls compile and allocate
@@ -63,7 +63,7 @@ def _next_id(logits: mx.array) -> mx.array:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Time load, prefill and decode of a checkpoint.")
-    parser.add_argument("checkpoint", type=Path, help="what `convert` wrote")
+    parser.add_argument("checkpoint", help="what `convert` wrote, or demo")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to decode")
     parser.add_argument("--seed", type=int, default=0)
