@@ -43,7 +43,7 @@ def _all_logits(case: Case) -> dict[str, NDArray[np.float32]]:
         ours = logits_of(load_model(checkpoint.mlx, mx.float32), case.ids)
         mlx_lm = load_stock_model(checkpoint.mlx)
         stock = stock_logits(mlx_lm, case)
-        correct_frequencies(mlx_lm, case)
+        correct_frequencies(mlx_lm, case.config)
         return {
             "OpenAI": openai_logits(checkpoint.openai, case.ids),
             "transformers": transformers_logits(twin, case.ids),

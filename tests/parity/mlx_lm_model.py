@@ -10,6 +10,7 @@ import mlx_lm
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.model import yarn_frequencies
 
 from .checkpoints import Case
@@ -26,9 +27,9 @@ def load_stock_model(folder: Path) -> Any:
     return model
 
 
-def correct_frequencies(model: Any, case: Case) -> None:
+def correct_frequencies(model: Any, config: ModelConfig) -> None:
     """Replace its rotary periods by those of YaRN with unrounded bounds."""
-    frequencies, _ = yarn_frequencies(case.config)
+    frequencies, _ = yarn_frequencies(config)
     for layer in model.layers:
         layer.self_attn.rope._freqs = mx.array(1 / frequencies)
 

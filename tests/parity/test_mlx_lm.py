@@ -8,15 +8,21 @@ ours.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
 
-from gptoss_mlx.convert import Dense, convert
+from gptoss_mlx import demo
+from gptoss_mlx.config import SamplingParams
+from gptoss_mlx.convert import Dense
+from gptoss_mlx.engine import Engine
+from gptoss_mlx.harmony import Message, Setup, render
 from gptoss_mlx.model import load_model, yarn_frequencies
+from gptoss_mlx.models import resolve
+from gptoss_mlx.tokenizer import STOP_TOKENS, load_tokenizer
 
 from .checkpoints import CASES, CheckpointOf, convert_weights, logits_of
 from .comparison import Expected, assert_parity, compare
@@ -37,7 +43,7 @@ def test_stock_mlx_lm_differs_by_its_frequencies_only(
     ours = Expected.of(logits_of(load_model(tmp_path / "mlx", mx.float32), case.ids))
     stock = load_stock_model(tmp_path / "mlx")
     assert compare(stock_logits(stock, case), ours).largest > _FAR
-    correct_frequencies(stock, case)
+    correct_frequencies(stock, case.config)
     assert_parity(stock_logits(stock, case), ours)
 
 
@@ -46,7 +52,7 @@ def test_corrected_mlx_lm_is_the_references(checkpoint_of: CheckpointOf) -> None
     checkpoint = checkpoint_of(_CASE)
     stock = load_stock_model(checkpoint.mlx)
     rounded = stock_logits(stock, _CASE)
-    correct_frequencies(stock, _CASE)
+    correct_frequencies(stock, _CASE.config)
     corrected = stock_logits(stock, _CASE)
     for reference in REFERENCES:
         expected = load_golden(checkpoint, reference)
@@ -64,12 +70,35 @@ def test_nine_frequencies_are_off(checkpoint_of: CheckpointOf) -> None:
     assert off.max() == pytest.approx(0.76, abs=0.01)
 
 
-def test_mlx_lm_opens_a_conversion_with_its_tokenizer(
-    checkpoint_of: CheckpointOf, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("dense", ["bf16", "q8", "q4"])
+def test_the_converted_demo_says_the_same_in_mlx_lm(tmp_path: Path, dense: Dense) -> None:
+    """Greedy answers of the trained demo: the same ids from both, up to the stop id."""
+    convert_weights(demo.unpack(tmp_path / "original"), tmp_path / "mlx", dense)
+    ours = load_model(tmp_path / "mlx", mx.float32)
+    stock = load_stock_model(tmp_path / "mlx")
+    correct_frequencies(stock, ours.config)
+    tokenizer = load_tokenizer()
+    for question in ("What is 2 + 3?", "What is the capital of France?"):
+        prompt = render(Setup(date="2026-11-21"), [Message("user", question)], tokenizer)
+        greedy = SamplingParams(temperature=0, max_tokens=60)
+        said = list(Engine(ours).generate(prompt, greedy, stop=STOP_TOKENS))
+        assert _greedy_ids(stock, prompt, len(said)) == said
+
+
+def test_mlx_lm_opens_a_conversion_with_its_tokenizer() -> None:
     """`mlx_lm.load` takes the folder as it is, text and all."""
-    convert(checkpoint_of(_CASE).openai, tmp_path / "mlx", dense="q8")
     stock: Any = mlx_lm  # its annotations are partial
-    model, tokenizer = stock.load(str(tmp_path / "mlx"))
-    assert len(model.layers) == _CASE.config.num_hidden_layers
+    model, tokenizer = stock.load(str(resolve("demo")))
+    assert len(model.layers) == 4
     assert tokenizer.decode(tokenizer.encode("What is 2 + 2?")) == "What is 2 + 2?"
+
+
+def _greedy_ids(model: Any, prompt: list[int], count: int) -> list[int]:
+    """The ids of the largest logits, by mlx-lm with its own cache."""
+    cache, ids = model.make_cache(), mx.array([prompt])
+    found: list[int] = []
+    while len(found) < count:
+        best = mx.argmax(model(ids, cache=cache)[0, -1]).item()
+        found.append(cast("int", best))
+        ids = mx.array([found[-1:]])
+    return found
