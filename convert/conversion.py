@@ -32,7 +32,13 @@ from gptoss_mlx.convert.reader import (
     read_chunks,
     read_header,
 )
-from gptoss_mlx.convert.writer import SHARD_BYTES, ShardWriter, index_of, new_directory
+from gptoss_mlx.convert.writer import (
+    RECORD,
+    SHARD_BYTES,
+    ShardWriter,
+    index_of,
+    new_directory,
+)
 from gptoss_mlx.errors import MissingFileError, UsageError, VerifyError
 
 __all__ = ["ConversionReport", "Dense", "OnProgress", "convert", "verify"]
@@ -41,7 +47,6 @@ Dense = Literal["bf16", "q8", "q4"]
 OnProgress = Callable[[int, int], None]  # source bytes done, source bytes in all
 DENSE_BITS: dict[Dense, int | None] = {"bf16": None, "q8": 8, "q4": 4}
 GROUP_SIZE = 64
-RECORD = "conversion.json"  # where the conversion came from; nothing needs it to run the model
 _SMALL_FILES_BYTES = 40_000_000  # tokenizer, configs and index, generously
 
 

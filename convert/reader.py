@@ -34,7 +34,15 @@ from gptoss_mlx.errors import (
     UsageError,
 )
 
-__all__ = ["Chunk", "Source", "find_files", "open_source", "read_chunks", "read_header"]
+__all__ = [
+    "Chunk",
+    "Source",
+    "config_of",
+    "find_files",
+    "open_source",
+    "read_chunks",
+    "read_header",
+]
 
 CHUNK_BYTES = 4 << 20  # stays in the processor's cache on its way from read to write
 
@@ -91,10 +99,22 @@ def open_source(folder: Path, *, allow_unknown_config: bool = False) -> Source:
             f"{folder}: config.json and the tensors are of different layouts; "
             "take both from the same folder of the repository"
         )
-    config = ModelConfig.from_dict(raw_config, allow_unknown=allow_unknown_config)
+    config = config_of(folder, raw_config, allow_unknown=allow_unknown_config)
     tensors = source_tensors(config, layout)
     _check_tensors({name: tensor.spec for name, tensor in tensors.items()}, found)
     return Source(folder, layout, config, raw_config, files, tensors)
+
+
+def config_of(folder: Path, raw: dict[str, Any], *, allow_unknown: bool) -> ModelConfig:
+    """The config of a folder; what is wrong with it is said with the folder's name.
+
+    Raises:
+        ConfigError: as `ModelConfig.from_dict`.
+    """
+    try:
+        return ModelConfig.from_dict(raw, allow_unknown=allow_unknown)
+    except ConfigError as error:
+        raise ConfigError(f"{folder}/{error}") from None
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

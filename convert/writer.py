@@ -15,6 +15,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Generator
@@ -25,9 +26,14 @@ from typing import BinaryIO, Self
 from gptoss_mlx.convert.names import DTYPE_BYTES, TensorSpec
 from gptoss_mlx.errors import DiskError, UsageError
 
-__all__ = ["SHARD_BYTES", "ShardWriter", "index_of", "new_directory"]
+__all__ = ["RECORD", "SHARD_BYTES", "ShardWriter", "index_of", "new_directory"]
 
 SHARD_BYTES = 5_000_000_000  # as mlx-lm splits its files
+RECORD = "conversion.json"  # where a conversion came from; nothing needs it to run the model
+_OURS = re.compile(
+    r"(config|generation_config|conversion|tokenizer|tokenizer_config|special_tokens_map)\.json"
+    r"|chat_template\.jinja|model.*\.safetensors(\.index\.json)?|\.DS_Store"
+)
 
 
 @contextmanager
@@ -146,16 +152,14 @@ def _check_destination(destination: Path, *, force: bool) -> None:
         return
     if not force:
         raise UsageError(f"{destination} exists; choose another place, or --force to replace it")
-    if not _is_checkpoint(destination):
-        raise UsageError(f"{destination} is not a checkpoint; --force replaces only checkpoints")
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Whether it holds a checkpoint, or nothing at all."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    return not names or ("config.json" in names and any(n.endswith(".safetensors") for n in names))
+    names = {path.name for path in destination.iterdir()} if destination.is_dir() else {""}
+    if names and RECORD not in names:
+        raise UsageError(
+            f"{destination} is not a checkpoint; --force replaces only checkpoints made by convert"
+        )
+    foreign = sorted(name for name in names if not _OURS.fullmatch(name))
+    if foreign:
+        raise UsageError(f"{destination} also holds {foreign[0]}: move it away before --force")
 
 
 def _check_space(folder: Path, needed: int) -> None:

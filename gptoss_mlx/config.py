@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from gptoss_mlx.errors import ConfigError, MissingFileError
+from gptoss_mlx.errors import ConfigError, MissingFileError, UsageError
 
 __all__ = ["ModelConfig", "SamplingParams", "is_openai_config", "read_config_file"]
 
@@ -60,6 +60,8 @@ _HF_PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rope_ntk_alpha": ((), ("beta_slow",)),
     "rope_ntk_beta": ((), ("beta_fast",)),
 }
+_MOST_LAYERS = 1024
+MAX_TEMPERATURE = 100  # beyond, all tokens are alike
 _LARGEST = 2**31  # no number of a model comes near
 _HF_ROPE_FIXED: dict[str, object] = {"rope_type": "yarn", "type": "yarn", "truncate": False}
 
@@ -94,6 +96,7 @@ class ModelConfig:
         for field in fields(self):
             if getattr(self, field.name) <= 0:
                 raise ConfigError(f"config.json: {field.name} must be positive")
+        _require(self.num_hidden_layers <= _MOST_LAYERS, f"more than {_MOST_LAYERS} layers")
         _require(
             self.num_attention_heads % self.num_key_value_heads == 0,
             "num_attention_heads must be a multiple of num_key_value_heads",
@@ -210,6 +213,21 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn with.
+
+        Raises:
+            UsageError: a number is out of its range.
+        """
+        if not 0 <= self.temperature <= MAX_TEMPERATURE:
+            raise UsageError(f"temperature must lie in 0..{MAX_TEMPERATURE}")
+        if not 0 < self.top_p <= 1:
+            raise UsageError("top_p must be above 0 and at most 1")
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise UsageError("seed must lie in 0..2^64 - 1")
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise UsageError("max_tokens must not be negative")
+
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """config.json as a dictionary.
@@ -224,7 +242,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise MissingFileError(f"{path}: no such file; is this a checkpoint folder?") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a JSON object")

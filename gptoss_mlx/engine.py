@@ -141,7 +141,7 @@ class Engine:
         token = sample(logits, params, now)  # (1,)
         mx.async_eval(token)
         while True:
-            logits = self.model(token[None], cache)[:, -1]
+            logits = self.model.logits(self.model.hidden_states(token[None], cache)[:, -1])
             key, now = mx.random.split(key)
             following = sample(logits, params, now)
             mx.async_eval(following)

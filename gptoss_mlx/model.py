@@ -44,11 +44,20 @@ class Model:
         weights.finish()
 
     def __call__(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
-        """ids (B, T) -> logits (B, T, V)."""
+        """ids (B, T) -> logits (B, T, V).
+
+        Raises:
+            ValueError: not a matrix of whole numbers, all of them in the vocabulary.
+        """
+        V = self.config.vocab_size
+        if ids.ndim != 2 or not mx.issubdtype(ids.dtype, mx.integer) or not ids.size:
+            raise ValueError(f"ids must be integers (B, T), not {ids.dtype} {ids.shape}")
+        if not mx.all((ids >= 0) & (ids < V)).item():  # MLX's gather reads where it is told to
+            raise ValueError(f"ids must lie in 0..{V - 1}")
         return self.logits(self.hidden_states(ids, cache))
 
     def hidden_states(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
-        """ids (B, T) -> what the last norm gives, (B, T, H)."""
+        """ids (B, T), which are trusted -> what the last norm gives, (B, T, H)."""
         x = kernels.embed(ids, self.embedding, self.dtype)
         offset = 0 if cache is None else cache.offset
         for n, block in enumerate(self.blocks):

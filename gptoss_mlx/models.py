@@ -10,13 +10,17 @@ import hashlib
 import importlib.resources
 import shutil
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
 
 from gptoss_mlx import demo
+from gptoss_mlx.config import ModelConfig, read_config_file
 from gptoss_mlx.convert import convert
+from gptoss_mlx.convert.reader import find_files, read_header
+from gptoss_mlx.errors import CheckpointError, DiskError
 from gptoss_mlx.model import Model, load_model
 from gptoss_mlx.vocabulary import cache_folder
 
@@ -44,27 +48,43 @@ def resolve(name: str | Path) -> Path:
 
 
 def demo_folder() -> Path:
-    """The converted demo, in the cache folder; a temporary one where that cannot be written."""
-    folder = cache_folder() / f"demo-{_demo_fingerprint()}"
-    if folder.is_dir():
+    """The converted demo in the cache folder; made anew if it is missing or damaged.
+
+    Raises:
+        DiskError: there is no space for it.
+    """
+    cache = cache_folder()
+    folder = cache / f"demo-{_demo_fingerprint()}"
+    if _is_intact(folder):
         return folder
+    _remove_older_than_a_day(cache)
+    shutil.rmtree(folder, ignore_errors=True)
+    making = Path(tempfile.mkdtemp(prefix="demo-", dir=cache))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        parent = Path(tempfile.mkdtemp(prefix="demo-", dir=folder.parent))
-    except OSError:  # a read-only home is no reason to stop
-        parent = Path(tempfile.mkdtemp(prefix="gptoss-mlx-"))
-        folder = parent / "demo"
-    try:
-        convert(demo.unpack(parent / "original"), parent / "mlx")
-        (parent / "mlx").rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another process has just made the same
-            raise
+        convert(demo.unpack(making / "original"), making / "mlx")
+        (making / "mlx").rename(folder)
+    except OSError as error:
+        if not _is_intact(folder):  # else another process has just made the same
+            raise DiskError(f"no room for the demo in {cache}: {error.strerror}") from error
     finally:
-        shutil.rmtree(
-            parent if parent != folder.parent else parent / "original", ignore_errors=True
-        )
+        shutil.rmtree(making, ignore_errors=True)
     return folder
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether the files are there and as long as their headers say."""
+    try:
+        ModelConfig.from_dict(read_config_file(folder / "config.json"), allow_unknown=True)
+        return all(read_header(path) for path in find_files(folder))
+    except CheckpointError:
+        return False
+
+
+def _remove_older_than_a_day(cache: Path) -> None:
+    """Clear away demos of other versions, and what killed runs left."""
+    for path in cache.glob("demo-*"):
+        if time.time() - path.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _demo_fingerprint() -> str:

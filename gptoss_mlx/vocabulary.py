@@ -36,22 +36,15 @@ VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cf
 
 
 def vocabulary_folder(checkpoint: Path | None = None) -> Path:
-    """A folder that holds the checked vocabulary file: the cache folder, else a temporary one.
+    """A folder that holds the checked vocabulary file.
 
     Raises:
         VocabularyError: no source of the vocabulary is at hand.
     """
     folder = cache_folder()
     file = folder / VOCABULARY_FILE
-    if file.is_file() and is_genuine(file.read_bytes()):
-        return folder
-    vocabulary = read_vocabulary(checkpoint)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(file, vocabulary)
-    except OSError:  # a read-only home is no reason to stop
-        folder = Path(tempfile.mkdtemp(prefix="gptoss-mlx-"))
-        _write_atomically(folder / VOCABULARY_FILE, vocabulary)
+    if not (file.is_file() and is_genuine(file.read_bytes())):
+        _write_atomically(file, read_vocabulary(checkpoint))
     return folder
 
 
@@ -105,9 +98,33 @@ def byte_alphabet() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where things that can be made again are kept: the platform's cache folder."""
+    """Where things that can be made again are kept: the platform's cache folder, made if need be.
+
+    Where that cannot be written, a folder of this user's among the temporary ones.
+    """
+    folder = _platform_cache() / "gptoss-mlx"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a read-only home is no reason to stop
+        pass
+    folder = Path(tempfile.gettempdir()) / f"gptoss-mlx-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise VocabularyError(f"{folder} belongs to somebody else: set XDG_CACHE_HOME")
+    return folder
+
+
+def _platform_cache() -> Path:
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():
+        return given
     default = "Library/Caches" if platform.system() == "Darwin" else ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / default) / "gptoss-mlx"
+    try:
+        return Path.home() / default
+    except RuntimeError:  # no home at all
+        return Path("/nonexistent")
 
 
 def _packaged() -> bytes:

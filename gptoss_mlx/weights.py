@@ -8,13 +8,14 @@ take the compute dtype. It does not know what the parameters are for.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
 
 from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
-from gptoss_mlx.convert.reader import find_files, read_header
+from gptoss_mlx.convert.reader import config_of, find_files, read_header
 from gptoss_mlx.errors import MissingFileError, TensorError, UsageError
 from gptoss_mlx.kernels import Matrix
 
@@ -107,15 +108,20 @@ def load_weights(folder: Path, dtype: mx.Dtype) -> tuple[ModelConfig, Weights]:
         UsageError: the folder holds a checkpoint that must be converted first.
     """
     if not folder.exists():
-        raise MissingFileError(f"{folder}: no such folder; --model demo works without a download")
+        raise MissingFileError(
+            f"{folder}: no such folder; a model is downloaded (hf download openai/gpt-oss-20b "
+            "--include 'original/*' --local-dir DIR) and converted (gptoss-mlx convert) first; "
+            "--model demo works now"
+        )
     paths = find_files(folder)
     raw = read_config_file(folder / "config.json")
     names = [name for path in paths for name in read_header(path)]
     if is_openai_config(raw) or any(name.endswith("_proj_blocks") for name in names):
         raise UsageError(
-            f"{folder} must be converted first: gptoss-mlx convert {folder} NEW_FOLDER"
+            f"{folder} must be converted first: "
+            f"gptoss-mlx convert {shlex.quote(str(folder))} NEW_FOLDER"
         )
-    config = ModelConfig.from_dict(raw, allow_unknown=True)
+    config = config_of(folder, raw, allow_unknown=True)
     arrays: dict[str, mx.array] = {}
     for path in paths:
         arrays.update(cast("dict[str, mx.array]", mx.load(str(path))))

@@ -30,6 +30,7 @@ RANKS: dict[str, int] = {
     "chat": 6,
     "tune": 6,
     "cli": 8,
+    "__main__": 9,
 }
 # The demo is data that rank 1 unpacks; the scripts that made and measure it use everything.
 DEMO_SCRIPTS = 7

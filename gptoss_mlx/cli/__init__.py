@@ -18,7 +18,7 @@ from gptoss_mlx.cli.convert import convert
 from gptoss_mlx.cli.generate import generate
 from gptoss_mlx.errors import GptOssError
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "run"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -37,18 +37,15 @@ for command in (chat, completion, convert, generate):
     cli.add_command(command)
 
 
-def main() -> None:
-    """The console script: runs a command and turns errors into one line and an exit code."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     try:
         code: object = cli.main(arguments, prog_name="gptoss-mlx", standalone_mode=False)
+    except click.UsageError as error:
+        name = error.ctx.command_path if error.ctx else "gptoss-mlx"
+        return _report(f"Error: {error.format_message()} ({name} --help says more)", 2)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _report(f"Error: {error.format_message()}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         return INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -20,6 +21,7 @@ from gptoss_mlx.cli.common import (
     require_model,
     sampling_options,
     stats_line,
+    styled,
     system_option,
 )
 from gptoss_mlx.config import SamplingParams
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["chat"]
 
 _LEAVE = ("/bye", "/exit", "/quit")
+_COMMAND = re.compile(r"/[a-z]+")
 _MAX_ROUNDS = 4  # of calls to tools that are not there
 
 
@@ -78,9 +81,11 @@ def _inputs() -> Iterator[str]:
         except KeyboardInterrupt:
             click.echo()
             continue
-        if line.strip() in _LEAVE:
+        if line.strip().lower() in _LEAVE:
             return
-        if line.strip():
+        if interactive and _COMMAND.fullmatch(line.strip()):
+            _note(f"{line.strip()} is no command; /bye leaves")
+        elif line.strip():
             yield line
 
 
@@ -112,27 +117,37 @@ def _answer(
 
 
 def _show(events: Iterator[Delta | Message], *, show_reasoning: bool) -> None:
-    """Print a turn as it comes; where reasoning is hidden, a mark stands in until it ends."""
+    """Print a turn as it comes; where reasoning is hidden, a mark stands in for it."""
     from gptoss_mlx.harmony import Delta
 
-    mark = "" if show_reasoning or not sys.stdout.isatty() else "thinking ..."
+    redraw = styled(sys.stdout)
     marked = False
+    if redraw and not show_reasoning:
+        marked = _mark()
     for event in events:
         if not (event.is_shown or (event.is_reasoning and show_reasoning)):
-            if mark and not marked:
-                click.secho(mark, nl=False, dim=True)
-                marked = True
             continue
         if marked:
-            click.echo("\r\x1b[K", nl=False)  # to the start of the line, and clear it
-            marked = False
-        if isinstance(event, Delta):
-            click.secho(printable(event.text), nl=False, dim=event.is_reasoning or None)
-        else:
+            marked = _unmark()
+        if not isinstance(event, Delta):
             click.echo()
+        elif event.is_reasoning and redraw:
+            click.secho(printable(event.text), nl=False, dim=True)
+        else:
+            click.echo(printable(event.text), nl=False)
     if marked:
-        click.echo("\r\x1b[K", nl=False)
+        _unmark()
+
+
+def _mark() -> bool:
+    click.secho("thinking ...", nl=False, dim=True)
+    return True
+
+
+def _unmark() -> bool:
+    click.echo("\r\x1b[K", nl=False)  # to the start of the line, and clear it
+    return False
 
 
 def _note(text: str) -> None:
-    click.secho(text, err=True, dim=True)
+    click.secho(text, err=True, dim=styled(sys.stderr) or None)

@@ -6,9 +6,10 @@ import functools
 import os
 from collections.abc import Callable
 from datetime import date
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
@@ -27,6 +28,7 @@ __all__ = [
     "require_model",
     "sampling_options",
     "stats_line",
+    "styled",
     "system_option",
 ]
 
@@ -45,17 +47,25 @@ debug_option = click.option(
     callback=_set_debug,
     help="Show a traceback with errors.",
 )
+
+
+def _complete_model(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem[str]]:
+    names = [CompletionItem("demo")] if "demo".startswith(typed) else []
+    return [*names, CompletionItem(typed, type="dir")]
+
+
 model_option = click.option(
     "-m",
     "--model",
     envvar="GPTOSS_MLX_MODEL",
     metavar="demo|PATH",
+    shell_complete=_complete_model,
     help="The demo, or the folder of a converted checkpoint.  [env: GPTOSS_MLX_MODEL]",
 )
 reasoning_option = click.option(
     "-r",
     "--reasoning",
-    type=click.Choice(["low", "medium", "high"]),
+    type=click.Choice(["low", "medium", "high"], case_sensitive=False),
     default="medium",
     show_default=True,
     help="How long to think before answering.",
@@ -76,19 +86,19 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--max-tokens", type=click.IntRange(1), help="Limit, reasoning included."),
         click.option(
             "--temperature",
-            type=click.FloatRange(0),
+            type=float,
             default=1.0,
             show_default=True,
             help="0 always takes the likeliest token.",
         ),
         click.option(
             "--top-p",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=float,
             default=1.0,
             show_default=True,
             help="Draw from the likeliest tokens that sum to this.",
         ),
-        click.option("--seed", type=click.IntRange(0), help="Make the draw repeatable."),
+        click.option("--seed", type=int, help="Make the draw repeatable."),
     ]
     for option in reversed(options):
         wrapped = option(wrapped)
@@ -140,6 +150,12 @@ def stats_line(turn: Turn) -> str:
 def debugging() -> bool:
     """Whether tracebacks are wanted."""
     return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def styled(stream: TextIO) -> bool:
+    """Whether colours and redrawing are welcome: on a terminal that knows them."""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") in ("", "dumb")
+    return stream.isatty() and not plain
 
 
 def printable(text: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 
 from gptoss_mlx.cli.common import debug_option
+from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
     from gptoss_mlx.convert import ConversionReport, Dense
@@ -56,7 +59,10 @@ def convert(
     from gptoss_mlx.convert import convert as run_conversion
     from gptoss_mlx.convert import verify
 
+    source, destination = source.expanduser(), destination.expanduser()
     if verify_only:
+        if force or dense_given():
+            raise UsageError("--verify only compares: it takes neither --dense nor --force")
         converted, original = _told_apart(source, destination)
         with _progress_bar("Verifying") as on_progress:
             report = verify(converted, original, on_progress=on_progress)
@@ -72,12 +78,18 @@ def convert(
             on_progress=on_progress,
         )
     click.echo(f"{destination}: {_summary(report)}.")
-    click.echo(f"Next: gptoss-mlx chat --model {destination}")
+    click.echo(f"Next: gptoss-mlx chat --model {shlex.quote(str(destination))}")
+
+
+def dense_given() -> bool:
+    """Whether --dense was given, and is not just the default."""
+    source = click.get_current_context().get_parameter_source("dense")
+    return source is not None and source is not ParameterSource.DEFAULT
 
 
 def _told_apart(first: Path, second: Path) -> tuple[Path, Path]:
     """(conversion, source), whichever way round they were given."""
-    from gptoss_mlx.convert.conversion import RECORD
+    from gptoss_mlx.convert.writer import RECORD
 
     return (second, first) if (second / RECORD).is_file() else (first, second)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,6 +18,7 @@ from gptoss_mlx.cli.common import (
     require_model,
     sampling_options,
     stats_line,
+    styled,
     system_option,
 )
 from gptoss_mlx.config import SamplingParams
@@ -58,23 +59,30 @@ def generate(
 ) -> None:
     """Answer PROMPT, or standard input, or PROMPT about standard input.
 
+    Standard input is read to its end whenever it is not a terminal; </dev/null keeps it out.
+
     \b
     gptoss-mlx generate --model demo "What is 2 + 2?"
     git diff | gptoss-mlx generate --model PATH "Review this."
     """
     name = require_model(model)
+    functions = _read_tools(tools)
     text = _prompt_text(prompt)
-    chat = open_chat(name, reasoning, system, _read_tools(tools))
+    chat = open_chat(name, reasoning, system, functions)
 
     from gptoss_mlx.harmony import Delta
 
     for event in chat.send(text, params):
-        if as_json or not isinstance(event, Delta):
+        if not isinstance(event, Delta):
+            if event.is_reasoning and show_reasoning:
+                click.echo(err=True)
+            continue
+        if as_json:
             continue
         if event.is_shown:
             click.echo(_safe(event.text), nl=False)
         elif event.is_reasoning and show_reasoning:
-            click.secho(_safe(event.text), nl=False, err=True, dim=True)
+            click.secho(_safe(event.text), nl=False, err=True, dim=styled(sys.stderr) or None)
     turn = chat.last_turn
     assert turn is not None
     if as_json:
@@ -100,19 +108,33 @@ def _read_tools(path: Path | None) -> tuple[FunctionTool, ...]:
     """
     if path is None:
         return ()
+    try:
+        entries: Any = json.loads(path.read_text("utf-8"))
+        return tuple(_function(entry) for entry in ([entries] if _is_one(entries) else entries))
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        problem = str(error) if type(error) is TypeError else "not JSON"
+        raise UsageError(f"{path}: {problem}; expected a list of functions with names") from None
+
+
+def _is_one(entries: Any) -> bool:
+    return isinstance(entries, dict) and ("name" in entries or "function" in entries)
+
+
+def _function(entry: Any) -> FunctionTool:
     from gptoss_mlx.harmony import FunctionTool
 
-    try:
-        entries = json.loads(path.read_text("utf-8"))
-        functions = [entry.get("function", entry) for entry in entries]
-        return tuple(
-            FunctionTool(f["name"], f.get("description", ""), f.get("parameters"))
-            for f in functions
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f'{path}: expected a JSON list of {{"name", "description", "parameters"}} ({error!r})'
-        ) from None
+    outer = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+    function: Any = outer.get("function", outer)
+    if not isinstance(function, dict):
+        raise TypeError("an entry is not a function")
+    function = cast("dict[str, Any]", function)
+    name, description = function.get("name"), function.get("description", "")
+    parameters = function.get("parameters")
+    if not isinstance(name, str) or not name:
+        raise TypeError("a function has no name")
+    if not isinstance(description, str) or not isinstance(parameters, (dict, type(None))):
+        raise TypeError(f"{name}: the description must be a text, the parameters a JSON schema")
+    return FunctionTool(name, description, cast("dict[str, Any] | None", parameters))
 
 
 def _finish_text(turn: Turn) -> None:
