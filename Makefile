@@ -17,7 +17,7 @@ parity: .venv/parity  ## the live comparison with OpenAI's torch reference and t
 lint: .venv/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: .venv/installed  ## what the embedded demo does here; benchmarks/README.md has the larger ones
 	$(BIN)/python benchmarks/decode.py demo
