@@ -277,9 +277,16 @@ class Terminal:
     """A program on a pseudo-terminal, held by a process of its own between it and us."""
 
     def __init__(self, *arguments: str) -> None:
-        script = "from gptoss_mlx.__main__ import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _ON_A_TERMINAL, sys.executable, "-c", script, *arguments],
+            [
+                sys.executable,
+                "-c",
+                _ON_A_TERMINAL,
+                sys.executable,
+                "-c",
+                _INTERRUPTIBLE,
+                *arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -330,7 +337,7 @@ def test_ctrl_c_ends_generate(babbler: Path) -> None:
     """Ctrl-C in `generate` ends the program with the shells' code for it."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", "from gptoss_mlx.__main__ import main; main()"),
+            *(sys.executable, "-c", _INTERRUPTIBLE),
             *("generate", "--model", str(babbler), "--show-reasoning", "Talk"),
         ],
         stdin=subprocess.DEVNULL,
