@@ -270,6 +270,11 @@ def test_chat_over_a_pipe_remembers() -> None:
     assert len(result.stdout.splitlines()) == 2
 
 
+# A shell's background jobs are started with SIGINT ignored; these tests want it as a user has it.
+_INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from gptoss_mlx.__main__ import main; main()"
+)
 _ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
