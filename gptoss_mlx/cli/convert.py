@@ -61,7 +61,7 @@ def convert(
 
     source, destination = source.expanduser(), destination.expanduser()
     if verify_only:
-        if force or dense_given():
+        if force or _dense_given():
             raise UsageError("--verify only compares: it takes neither --dense nor --force")
         converted, original = _told_apart(source, destination)
         with _progress_bar("Verifying") as on_progress:
@@ -81,7 +81,7 @@ def convert(
     click.echo(f"Next: gptoss-mlx chat --model {shlex.quote(str(destination))}")
 
 
-def dense_given() -> bool:
+def _dense_given() -> bool:
     """Whether --dense was given, and is not just the default."""
     source = click.get_current_context().get_parameter_source("dense")
     return source is not None and source is not ParameterSource.DEFAULT

@@ -12,8 +12,26 @@ CHANNELS = ("analysis", "commentary", "final")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
+class _Addressed:
+    """What follows from who says something to whom, for whole messages and for pieces of them."""
+
+    role: str
+    channel: str | None
+    recipient: str | None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is for the user to read: an answer, or a preamble before a call."""
+        return self.role == "assistant" and self.recipient is None and self.channel != "analysis"
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether it is chain of thought, and not a call that stands among it."""
+        return self.role == "assistant" and self.recipient is None and self.channel == "analysis"
+
+
 @dataclass(frozen=True)
-class Message:
+class Message(_Addressed):
     """One message of a conversation.
 
     `name` is the tool's for role tool; `recipient` whom it addresses (`functions.f`, `python`);
@@ -35,39 +53,19 @@ class Message:
         return self.role == "assistant" and self.recipient is not None
 
     @property
-    def is_shown(self) -> bool:
-        """Whether it is for the user to read: an answer, or a preamble before a call."""
-        return self.role == "assistant" and self.recipient is None and self.channel != "analysis"
-
-    @property
-    def is_reasoning(self) -> bool:
-        """Whether it is chain of thought, and not a call that stands among it."""
-        return self.role == "assistant" and self.recipient is None and self.channel == "analysis"
-
-    @property
     def is_final(self) -> bool:
         """Whether this is an answer to the user."""
         return self.role == "assistant" and self.recipient is None and self.channel == "final"
 
 
 @dataclass(frozen=True)
-class Delta:
+class Delta(_Addressed):
     """Text that a message still being generated has grown by."""
 
     channel: str | None
     recipient: str | None
     text: str
     role: str = "assistant"
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether it is for the user to read, as `Message.is_shown`."""
-        return self.role == "assistant" and self.recipient is None and self.channel != "analysis"
-
-    @property
-    def is_reasoning(self) -> bool:
-        """Whether it is chain of thought, as `Message.is_reasoning`."""
-        return self.role == "assistant" and self.recipient is None and self.channel == "analysis"
 
 
 @dataclass(frozen=True)
