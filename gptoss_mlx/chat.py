@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.engine import Engine, Generation, GenerationStats
+from gptoss_mlx.engine import Engine, Generation, GenerationStats, OnPrefill
 from gptoss_mlx.errors import GptOssError
 from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
 from gptoss_mlx.tokenizer import STOP_TOKENS, Tokenizer
@@ -57,7 +57,12 @@ class Chat:
         self.messages: list[Message] = []
         self.last_turn: Turn | None = None
 
-    def send(self, text: str, params: SamplingParams | None = None) -> Generator[Delta | Message]:
+    def send(
+        self,
+        text: str,
+        params: SamplingParams | None = None,
+        on_prefill: OnPrefill | None = None,
+    ) -> Generator[Delta | Message]:
         """Say something and stream the assistant's turn; see `reply`.
 
         Raises:
@@ -65,7 +70,7 @@ class Chat:
         """
         self.messages.append(Message("user", text))
         try:
-            return self.reply(params)
+            return self.reply(params, on_prefill)
         except GptOssError:
             self.messages.pop()
             raise
@@ -82,7 +87,9 @@ class Chat:
             )
         )
 
-    def reply(self, params: SamplingParams | None = None) -> Generator[Delta | Message]:
+    def reply(
+        self, params: SamplingParams | None = None, on_prefill: OnPrefill | None = None
+    ) -> Generator[Delta | Message]:
         """Stream the assistant's next turn: deltas, and each message when it is complete.
 
         When the stream ends, or is closed early, its messages have joined the conversation and
@@ -92,7 +99,7 @@ class Chat:
             ContextLengthError: the conversation leaves no room for an answer.
         """
         prompt = render(self.setup, self.messages, self.tokenizer)
-        return self._stream(self.engine.generate(prompt, params, stop=STOP_TOKENS))
+        return self._stream(self.engine.generate(prompt, params, STOP_TOKENS, on_prefill))
 
     def _stream(self, generation: Generation) -> Generator[Delta | Message]:
         parser = StreamParser(self.tokenizer)

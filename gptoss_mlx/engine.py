@@ -7,7 +7,7 @@ choice, and the stop id is the last one it gives.
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +19,9 @@ from gptoss_mlx.errors import ContextLengthError, UsageError
 from gptoss_mlx.model import Model
 from gptoss_mlx.sampler import sample
 
-__all__ = ["Engine", "Generation", "GenerationStats"]
+__all__ = ["Engine", "Generation", "GenerationStats", "OnPrefill"]
+
+OnPrefill = Callable[[int, int], object]  # prompt tokens done, prompt tokens in all
 
 # Without a fused kernel, attention keeps a (heads, chunk, positions) array of scores: on the CPU
 # smaller chunks bound it.
@@ -71,6 +73,7 @@ class Engine:
         prompt: Sequence[int],
         params: SamplingParams | None = None,
         stop: Container[int] = (),
+        on_prefill: OnPrefill | None = None,
     ) -> Generation:
         """Start a completion; nothing is computed before its first id is asked for.
 
@@ -78,6 +81,8 @@ class Engine:
             prompt: at least one id.
             params: how to draw; OpenAI's recommendation by default.
             stop: ids that end it; the one that does is given, too.
+            on_prefill: called with (prompt tokens done, prompt tokens in all), first with 0 done
+                and then after each chunk.
 
         Raises:
             ContextLengthError: the prompt leaves no room for an answer.
@@ -86,7 +91,7 @@ class Engine:
         self._check(prompt)
         stats = GenerationStats(prompt_tokens=len(prompt))
         params = params or SamplingParams()
-        return Generation(self._ids(list(prompt), params, stop, stats), stats)
+        return Generation(self._ids(list(prompt), params, stop, stats, on_prefill), stats)
 
     def _check(self, prompt: Sequence[int]) -> None:
         config = self.model.config
@@ -104,6 +109,7 @@ class Engine:
         params: SamplingParams,
         stop: Container[int],
         stats: GenerationStats,
+        on_prefill: OnPrefill | None,
     ) -> Iterator[int]:
         room = self.model.config.max_context_length - len(prompt)
         budget = room if params.max_tokens is None else min(room, params.max_tokens)
@@ -111,7 +117,7 @@ class Engine:
             return
         started = time.perf_counter()
         cache = self.model.new_cache()
-        logits = self._prefill(prompt, cache)
+        logits = self._prefill(prompt, cache, on_prefill or _ignore)
         key = mx.random.key(params.seed if params.seed is not None else time.time_ns())
         for token in self._decode(logits, cache, params, key):
             now = time.perf_counter()
@@ -123,13 +129,15 @@ class Engine:
             if token in stop or stats.completion_tokens == budget:
                 return
 
-    def _prefill(self, prompt: list[int], cache: Cache) -> mx.array:
+    def _prefill(self, prompt: list[int], cache: Cache, on_prefill: OnPrefill) -> mx.array:
         """Put a prompt into the cache by chunks; returns its last token's logits (1, V)."""
         ids = mx.array(prompt)[None]
         hidden = None
+        on_prefill(0, len(prompt))
         for start in range(0, len(prompt), self.prefill_chunk):
             hidden = self.model.hidden_states(ids[:, start : start + self.prefill_chunk], cache)
             mx.eval(cache.arrays)
+            on_prefill(cache.offset, len(prompt))
         assert hidden is not None
         return self.model.logits(hidden[:, -1])
 
@@ -147,3 +155,7 @@ class Engine:
             mx.async_eval(following)
             yield cast("int", token.item())
             token = following
+
+
+def _ignore(*_: int) -> None:
+    """Whoever starts a generation need not watch its prefill."""

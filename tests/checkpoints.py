@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from gptoss_mlx.config import ModelConfig
 
 __all__ = [
+    "ONE_FILE",
+    "SHARD",
     "TINY",
     "Damage",
     "at_call",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 Damage = Callable[[Path], object]  # does something to a folder
+ONE_FILE = "model-00001-of-00001.safetensors"  # of the checkpoint `good["one"]`
+SHARD = "model-00002-of-00004.safetensors"  # of `good["several"]`
 
 TINY = ModelConfig(
     num_hidden_layers=2,

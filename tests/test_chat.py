@@ -13,7 +13,7 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import ContextLengthError
 from gptoss_mlx.harmony import Delta, FunctionTool, Message, Setup, render
-from gptoss_mlx.tokenizer import Tokenizer, load_tokenizer
+from gptoss_mlx.tokenizer import Tokenizer
 
 THINK = "<|channel|>analysis<|message|>They greet me.<|end|><|start|>assistant"
 PREAMBLE = "<|channel|>commentary<|message|>I look it up.<|end|><|start|>assistant"
@@ -21,12 +21,6 @@ ANSWER = "<|channel|>final<|message|>Hello there, friend!<|return|>"
 CALL = '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>'
 GREEDY = SamplingParams(temperature=0)  # quicker than drawing one id of one
 SETUP = Setup(functions=(FunctionTool("f", "Does it.", {"type": "object", "properties": {}}),))
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    """The tokenizer of all gpt-oss models."""
-    return load_tokenizer()
 
 
 class StoppedModel(ReplayModel):
@@ -220,6 +214,21 @@ def test_a_message_that_is_too_long_can_be_taken_back(tokenizer: Tokenizer) -> N
         chat.send("word " * 300)
     assert chat.messages == []
     assert "".join(shown(chat.send("Hi"))) == "Hello there, friend!"
+
+
+def test_prefills_can_be_watched(tokenizer: Tokenizer) -> None:
+    """What watches the prefill of a turn hears of its whole prompt, sent or replied to."""
+    chat = chat_with(tokenizer, CALL, ANSWER)
+    seen: list[tuple[int, int]] = []
+
+    def on_prefill(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    list(chat.send("Hi", on_prefill=on_prefill))
+    chat.add_tool_result(chat.messages[-1], "1")
+    list(chat.reply(on_prefill=on_prefill))
+    first, second = map(len, prompts(chat))
+    assert seen == [(0, first), (first, first), (0, second), (second, second)]
 
 
 def test_messages_may_be_changed_between_turns(tokenizer: Tokenizer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from terminal import INTERRUPTIBLE, Terminal
 
 from gptoss_mlx.cli import run
 from gptoss_mlx.convert import convert
@@ -120,6 +120,11 @@ def test_no_model(
         (["generate", "-m", "/nowhere", "Hi"], 1, "/nowhere: no such folder"),
         (["convert", "/nowhere", "/tmp/never-made"], 1, "/nowhere: no such folder"),
         (["convert", "only-one"], 2, "Missing argument 'DST'"),
+        (["convert", "", "/tmp/never-made"], 2, "'SRC': the path is empty"),
+        (["convert", "/nowhere", ""], 2, "'DST': the path is empty"),
+        (["convert", "--verify", "", "/nowhere"], 2, "'SRC': the path is empty"),
+        (["generate", "-m", "", "Hi"], 2, "the model's name is empty"),
+        (["chat", "-m", ""], 2, "the model's name is empty"),
         (["generate", "-m", "demo", "--top-p", "0", "Hi"], 2, "top_p"),
         (["generate", "-m", "demo", "--top-p", "nan", "Hi"], 2, "top_p"),
         (["generate", "-m", "demo", "--temperature", "nan", "Hi"], 2, "temperature"),
@@ -270,57 +275,6 @@ def test_chat_over_a_pipe_remembers() -> None:
     assert len(result.stdout.splitlines()) == 2
 
 
-# A shell's background jobs are started with SIGINT ignored; these tests want it as a user has it.
-_INTERRUPTIBLE = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from gptoss_mlx.__main__ import main; main()"
-)
-_ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-
-
-class Terminal:
-    """A program on a pseudo-terminal, held by a process of its own between it and us."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _ON_A_TERMINAL,
-                sys.executable,
-                "-c",
-                _INTERRUPTIBLE,
-                *arguments,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-        self.seen = ""
-
-    def wait_for(self, text: str, seconds: float = 120) -> None:
-        """Read until the text appears, counting from the last time."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + seconds
-        while text not in self.seen:
-            wait = max(0, deadline - time.monotonic())
-            ready = select.select([self.process.stdout], [], [], wait)[0]
-            data = self.process.stdout.read(4096) if ready else b""
-            assert data, f"no {text!r} in {self.seen!r}"
-            self.seen += data.decode("utf-8", "replace")
-        self.seen = self.seen.split(text, 1)[1]
-
-    def type(self, keys: str) -> None:
-        """Press keys."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(keys.encode())
-
-    def exit_code(self) -> int:
-        """Wait for the end."""
-        self.process.communicate(timeout=60)
-        return self.process.returncode
-
-
 def test_ctrl_c_stops_the_answer_not_the_program(babbler: Path) -> None:
     """Ctrl-C in mid-answer gives the prompt back; at the prompt it clears the line."""
     terminal = Terminal("chat", "--model", str(babbler), "--show-reasoning", "--seed", "1")
@@ -342,7 +296,7 @@ def test_ctrl_c_ends_generate(babbler: Path) -> None:
     """Ctrl-C in `generate` ends the program with the shells' code for it."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", _INTERRUPTIBLE),
+            *(sys.executable, "-c", INTERRUPTIBLE),
             *("generate", "--model", str(babbler), "--show-reasoning", "Talk"),
         ],
         stdin=subprocess.DEVNULL,

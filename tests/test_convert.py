@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,19 @@ from checkpoints import TINY, fingerprint, read_bits
 from numpy.typing import NDArray
 
 from gptoss_mlx.config import ModelConfig
-from gptoss_mlx.convert import Dense, conversion, convert, reader
+from gptoss_mlx.convert import Dense, convert, reader
 from gptoss_mlx.convert.names import Layout
 from gptoss_mlx.convert.reader import read_header
 from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("no_tokenizer")
 
 Arrays = dict[str, NDArray[Any]]
 LAYOUTS: tuple[Layout, ...] = ("openai", "huggingface")
 BITS = {"q8": 8, "q4": 4}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 QUANTIZED = (*ATTENTION, "embed_tokens", "lm_head")
-
-
-@pytest.fixture(autouse=True)
-def no_tokenizer() -> Iterator[None]:
-    """Writing a tokenizer takes seconds and has tests of its own."""
-    with patch.object(conversion, "add_tokenizer"):
-        yield
 
 
 @pytest.fixture(scope="module", params=[(layout, n) for layout in LAYOUTS for n in (1, 5)])

@@ -140,6 +140,22 @@ def test_nothing_is_computed_before_it_is_asked_for() -> None:
     assert model.fed == []
 
 
+@pytest.mark.parametrize("chunk", [1, 16, 20, 40, 1000])
+def test_a_prefill_can_be_watched(chunk: int) -> None:
+    """It is told from nothing to the whole prompt, a chunk at a time, before the first id."""
+    seen: list[tuple[int, int]] = []
+    engine = Engine(ReplayModel([9, 9]), prefill_chunk=chunk)
+    generation = engine.generate(
+        PROMPT, GREEDY, on_prefill=lambda done, total: seen.append((done, total))
+    )
+    assert seen == []
+    next(iter(generation))
+    expected = [(done, 40) for done in [*range(0, 40, chunk), 40]]
+    assert seen == expected
+    list(generation)
+    assert seen == expected
+
+
 def test_stats_add_up(model: Model) -> None:
     """Tokens are counted and the times are those of the clock, while they pass and at the end."""
     started = time.perf_counter()

@@ -12,41 +12,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock, patch
+from unittest.mock import Mock
 
 import mlx.core as mx
 import pytest
-from checkpoints import TINY, at_call, fingerprint, names_in
+from checkpoints import at_call, fingerprint, names_in
 
 from gptoss_mlx.convert import conversion, convert, reader, writer
-from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.errors import CheckpointError, DiskError, GptOssError, UsageError
 from gptoss_mlx.weights import load_weights
 
+pytestmark = pytest.mark.usefixtures("no_tokenizer", "many_chunks")
+
 NOBODY = 65_534
-
-
-@pytest.fixture(autouse=True)
-def fast_and_fine_grained() -> Iterator[None]:
-    """No tokenizer, which takes seconds; many chunks, so that there is a middle to stop in."""
-    with patch.object(conversion, "add_tokenizer"), patch.object(reader, "CHUNK_BYTES", 20_000):
-        yield
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small checkpoint in OpenAI's layout."""
-    folder = tmp_path_factory.mktemp("source") / "checkpoint"
-    write_random_checkpoint(folder, TINY)
-    return folder
-
-
-@pytest.fixture
-def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an undisturbed conversion of the source gives."""
-    folder = tmp_path_factory.mktemp("expected") / "out"
-    convert(source, folder)
-    return fingerprint(folder)
 
 
 def test_control_c_leaves_nothing(source: Path, tmp_path: Path, expected: dict[str, str]) -> None:

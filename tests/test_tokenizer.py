@@ -53,12 +53,6 @@ except VocabularyError as error:
 """
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    """The tokenizer of all gpt-oss models."""
-    return load_tokenizer()
-
-
 @pytest.mark.parametrize(("text", "i"), SPECIAL.items())
 def test_special_tokens(tokenizer: Tokenizer, text: str, i: int) -> None:
     """Each marker has its published id, its constant and its spelling."""

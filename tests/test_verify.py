@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import mlx.core as mx
 import pytest
 from checkpoints import TINY, Damage, edit_header, fingerprint, json_edit, read_bits, removal
 
-from gptoss_mlx.convert import Dense, conversion, convert, reader, verify
+from gptoss_mlx.convert import Dense, convert, reader, verify
 from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.errors import CheckpointError, GptOssError, MissingFileError, VerifyError
 
+pytestmark = pytest.mark.usefixtures("no_tokenizer")
+
 LAYER = "model.layers.1."
-
-
-@pytest.fixture(autouse=True)
-def no_tokenizer() -> Iterator[None]:
-    """Writing a tokenizer takes seconds and has tests of its own."""
-    with patch.object(conversion, "add_tokenizer"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,33 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from checkpoints import TINY, at_call, fingerprint, names_in
 
-from gptoss_mlx.convert import conversion, convert, reader, writer
+from gptoss_mlx.convert import convert, reader, writer
 from gptoss_mlx.convert.names import TensorSpec
 from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.convert.writer import ShardWriter
 from gptoss_mlx.errors import DiskError, GptOssError, UsageError
 
-
-@pytest.fixture(autouse=True)
-def fast_and_fine_grained() -> Iterator[None]:
-    """No tokenizer, which takes seconds; many chunks, so that there is a middle to stop in."""
-    with patch.object(conversion, "add_tokenizer"), patch.object(reader, "CHUNK_BYTES", 20_000):
-        yield
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small checkpoint in OpenAI's layout."""
-    folder = tmp_path_factory.mktemp("source") / "checkpoint"
-    write_random_checkpoint(folder, TINY)
-    return folder
+pytestmark = pytest.mark.usefixtures("no_tokenizer", "many_chunks")
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +25,6 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "checkpoint"
     write_random_checkpoint(folder, TINY, seed=1)
     return folder
-
-
-@pytest.fixture
-def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an undisturbed conversion of the source gives."""
-    folder = tmp_path_factory.mktemp("expected") / "out"
-    convert(source, folder)
-    return fingerprint(folder)
 
 
 def test_an_existing_destination_is_refused(source: Path, other: Path, tmp_path: Path) -> None:

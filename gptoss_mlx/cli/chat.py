@@ -13,9 +13,11 @@ import click
 
 from gptoss_mlx import demo
 from gptoss_mlx.cli.common import (
+    CLEAR_LINE,
     debug_option,
     model_option,
     open_chat,
+    prefill_line,
     printable,
     reasoning_option,
     require_model,
@@ -93,37 +95,42 @@ def _answer(
     conversation: Chat, text: str, params: SamplingParams, *, show_reasoning: bool, stats: bool
 ) -> None:
     """One turn; Ctrl-C ends it, an error ends only this answer."""
+    marks = styled(sys.stdout) and not show_reasoning
     try:
-        events = conversation.send(text, params)
-        for _ in range(_MAX_ROUNDS):
-            with closing(events):
-                _show(events, show_reasoning=show_reasoning)
-            turn = conversation.last_turn
-            assert turn is not None, "a stream that ended has a turn"
-            if turn.finish_reason == "length":
-                _note("(cut off: the token limit was reached)")
-            if stats:
-                _note(stats_line(turn))
-            if turn.finish_reason != "tool_calls":
-                return
-            for call in turn.tool_calls:
-                _note(f"(called {call.recipient}, which is not there)")
-                conversation.add_tool_result(call, f"Error: there is no tool {call.recipient}.")
-            events = conversation.reply(params)
+        with prefill_line(_mark if marks else None) as on_prefill:
+            events = conversation.send(text, params, on_prefill)
+            for _ in range(_MAX_ROUNDS):
+                with closing(events):
+                    _show(events, marked=marks and _mark(), show_reasoning=show_reasoning)
+                if not _goes_on(conversation, stats=stats):
+                    return
+                events = conversation.reply(params, on_prefill)
     except KeyboardInterrupt:
         click.echo("\n(stopped)")
     except GptOssError as error:
         click.echo(f"Error: {error}", err=True)
 
 
-def _show(events: Iterator[Delta | Message], *, show_reasoning: bool) -> None:
+def _goes_on(conversation: Chat, *, stats: bool) -> bool:
+    """After a turn: what there is to say about it, and whether calls of tools were answered."""
+    turn = conversation.last_turn
+    assert turn is not None, "a stream that ended has a turn"
+    if turn.finish_reason == "length":
+        _note("(cut off: the token limit was reached)")
+    if stats:
+        _note(stats_line(turn))
+    if turn.finish_reason != "tool_calls":
+        return False
+    for call in turn.tool_calls:
+        _note(f"(called {call.recipient}, which is not there)")
+        conversation.add_tool_result(call, f"Error: there is no tool {call.recipient}.")
+    return True
+
+
+def _show(events: Iterator[Delta | Message], *, marked: bool, show_reasoning: bool) -> None:
     """Print a turn as it comes; where reasoning is hidden, a mark stands in for it."""
     from gptoss_mlx.harmony import Delta
 
-    redraw = styled(sys.stdout)
-    marked = False
-    if redraw and not show_reasoning:
-        marked = _mark()
     for event in events:
         if not (event.is_shown or (event.is_reasoning and show_reasoning)):
             continue
@@ -131,7 +138,7 @@ def _show(events: Iterator[Delta | Message], *, show_reasoning: bool) -> None:
             marked = _unmark()
         if not isinstance(event, Delta):
             click.echo()
-        elif event.is_reasoning and redraw:
+        elif event.is_reasoning and styled(sys.stdout):
             click.secho(printable(event.text), nl=False, dim=True)
         else:
             click.echo(printable(event.text), nl=False)
@@ -145,7 +152,7 @@ def _mark() -> bool:
 
 
 def _unmark() -> bool:
-    click.echo("\r\x1b[K", nl=False)  # to the start of the line, and clear it
+    click.echo(CLEAR_LINE, nl=False)
     return False
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -16,13 +18,16 @@ from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
     from gptoss_mlx.chat import Chat, Turn
+    from gptoss_mlx.engine import OnPrefill
     from gptoss_mlx.harmony import Effort, FunctionTool
 
 __all__ = [
+    "CLEAR_LINE",
     "debug_option",
     "debugging",
     "model_option",
     "open_chat",
+    "prefill_line",
     "printable",
     "reasoning_option",
     "require_model",
@@ -32,7 +37,9 @@ __all__ = [
     "system_option",
 ]
 
+CLEAR_LINE = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 _DEBUG_VARIABLE = "GPTOSS_MLX_DEBUG"
+_LONG_PROMPT = 256  # tokens; shorter ones are mostly read before anybody wonders
 
 
 def _set_debug(_: click.Context, __: click.Parameter, value: bool) -> None:
@@ -109,10 +116,15 @@ def require_model(name: str | None) -> str:
     """The model's name.
 
     Raises:
-        UsageError: none was given.
+        UsageError: none was given, or an empty one.
     """
     if name:
         return name
+    if name == "":
+        raise UsageError(
+            "the model's name is empty (a variable that is not set?): pass the folder of a "
+            "converted checkpoint, . for the current one, or demo"
+        )
     raise UsageError(
         "no model given and none installed: convert one (gptoss-mlx convert SRC DST) and pass "
         "--model DST; --model demo works now, without a download"
@@ -135,6 +147,31 @@ def open_chat(
     folder = resolve(name)
     setup = Setup(cast("Effort", reasoning), system, functions, date.today().isoformat())
     return Chat(Engine(load(folder)), load_tokenizer(folder), setup)
+
+
+@contextmanager
+def prefill_line(after: Callable[[], object] | None = None) -> Generator[OnPrefill, None, None]:
+    """How much of a long prompt was read, in a line that vanishes; only where stderr is a terminal.
+
+    `after` puts back what stood in the line before. Whatever ends the context clears the line.
+    """
+    shown = False
+
+    def on_prefill(done: int, total: int) -> None:
+        nonlocal shown
+        if total < _LONG_PROMPT or not styled(sys.stderr):
+            return
+        shown = done < total
+        text = f"Reading the prompt: {done:,} of {total:,} tokens" if shown else ""
+        click.secho(CLEAR_LINE + text, nl=False, err=True, dim=True)
+        if not shown and after is not None:
+            after()
+
+    try:
+        yield on_prefill
+    finally:
+        if shown:
+            click.echo(CLEAR_LINE, nl=False, err=True)
 
 
 def stats_line(turn: Turn) -> str:

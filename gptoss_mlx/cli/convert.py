@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 
+def _folder(_: click.Context, __: click.Parameter, value: str) -> Path:
+    if not value:
+        raise click.BadParameter(
+            "the path is empty (a variable that is not set?); . is the current folder"
+        )
+    return Path(value).expanduser()
+
+
 @click.command()
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", type=click.Path(), callback=_folder)
+@click.argument("destination", metavar="DST", type=click.Path(), callback=_folder)
 @click.option(
     "--dense",
     type=click.Choice(["bf16", "q8", "q4"]),
@@ -59,16 +67,15 @@ def convert(
     from gptoss_mlx.convert import convert as run_conversion
     from gptoss_mlx.convert import verify
 
-    source, destination = source.expanduser(), destination.expanduser()
     if verify_only:
         if force or _dense_given():
             raise UsageError("--verify only compares: it takes neither --dense nor --force")
         converted, original = _told_apart(source, destination)
-        with _progress_bar("Verifying") as on_progress:
+        with _progress_bar("Verifying", "Checking tokenizer") as on_progress:
             report = verify(converted, original, on_progress=on_progress)
         click.echo(f"{converted} is what {original} converts to: {_summary(report)}.")
         return
-    with _progress_bar("Converting") as on_progress:
+    with _progress_bar("Converting", "Writing tokenizer, flushing") as on_progress:
         report = run_conversion(
             source,
             destination,
@@ -102,8 +109,11 @@ def _summary(report: ConversionReport) -> str:
 
 
 @contextmanager
-def _progress_bar(title: str) -> Generator[OnProgress, None, None]:
-    """A bar on the terminal with bytes, speed and time left; silent when there is no terminal."""
+def _progress_bar(title: str, afterwards: str) -> Generator[OnProgress, None, None]:
+    """A bar on the terminal with bytes, speed and time left; silent when there is no terminal.
+
+    `afterwards` is its title once all bytes are done, while some seconds of work remain.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -124,4 +134,9 @@ def _progress_bar(title: str) -> Generator[OnProgress, None, None]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda done, total: progress.update(
+            task,
+            completed=done,
+            total=total,
+            description=title if done < total else afterwards,
+        )

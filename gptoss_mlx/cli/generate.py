@@ -13,6 +13,7 @@ from gptoss_mlx.cli.common import (
     debug_option,
     model_option,
     open_chat,
+    prefill_line,
     printable,
     reasoning_option,
     require_model,
@@ -26,7 +27,7 @@ from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
     from gptoss_mlx.chat import Turn
-    from gptoss_mlx.harmony import FunctionTool
+    from gptoss_mlx.harmony import Delta, FunctionTool, Message
 
 __all__ = ["generate"]
 
@@ -70,19 +71,9 @@ def generate(
     text = _prompt_text(prompt)
     chat = open_chat(name, reasoning, system, functions)
 
-    from gptoss_mlx.harmony import Delta
-
-    for event in chat.send(text, params):
-        if not isinstance(event, Delta):
-            if event.is_reasoning and show_reasoning:
-                click.echo(err=True)
-            continue
-        if as_json:
-            continue
-        if event.is_shown:
-            click.echo(_safe(event.text), nl=False)
-        elif event.is_reasoning and show_reasoning:
-            click.secho(_safe(event.text), nl=False, err=True, dim=styled(sys.stderr) or None)
+    with prefill_line() as on_prefill:
+        for event in chat.send(text, params, on_prefill):
+            _show(event, as_json=as_json, show_reasoning=show_reasoning)
     turn = chat.last_turn
     assert turn is not None
     if as_json:
@@ -91,6 +82,20 @@ def generate(
         _finish_text(turn)
     if stats:
         click.echo(stats_line(turn), err=True)
+
+
+def _show(event: Delta | Message, *, as_json: bool, show_reasoning: bool) -> None:
+    from gptoss_mlx.harmony import Delta
+
+    if not isinstance(event, Delta):
+        if event.is_reasoning and show_reasoning:
+            click.echo(err=True)
+    elif as_json:
+        return
+    elif event.is_shown:
+        click.echo(_safe(event.text), nl=False)
+    elif event.is_reasoning and show_reasoning:
+        click.secho(_safe(event.text), nl=False, err=True, dim=styled(sys.stderr) or None)
 
 
 def _prompt_text(prompt: str | None) -> str:

@@ -30,13 +30,20 @@ class _Addressed:
         return self.role == "assistant" and self.recipient is None and self.channel == "analysis"
 
 
+class _SampledIds(tuple[int, ...]):
+    """Ids that remember the fields of the message that was sampled as them."""
+
+    said: tuple[str | None, ...]
+
+
 @dataclass(frozen=True)
 class Message(_Addressed):
     """One message of a conversation.
 
     `name` is the tool's for role tool; `recipient` whom it addresses (`functions.f`, `python`);
     `content_type` what the header says of the content (`<|constrain|>json`, `code`); `ids` the
-    tokens from `<|start|>` to the end marker, if it was sampled and well-formed.
+    tokens from `<|start|>` to the end marker, if it was sampled and well-formed. They do not
+    outlive a change by `dataclasses.replace`, since they would still say what the old one said.
     """
 
     role: str
@@ -46,6 +53,14 @@ class Message(_Addressed):
     content_type: str | None = None
     name: str | None = None
     ids: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        said = (self.role, self.content, self.channel, self.recipient, self.content_type, self.name)
+        ids = None
+        if self.ids is not None and getattr(self.ids, "said", said) == said:
+            ids = _SampledIds(self.ids)
+            ids.said = said
+        object.__setattr__(self, "ids", ids)
 
     @property
     def is_tool_call(self) -> bool:

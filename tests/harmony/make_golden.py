@@ -1,6 +1,6 @@
 """Records what the parser makes of some completions: run it, and read the difference in git.
 
-    python tests/golden/make_harmony.py
+    python -m tests.harmony.make_golden
 
 Each is written as text with markers, or as ids where no text has them, and stored as ids.
 """
@@ -13,12 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gptoss_mlx.harmony import Delta, Message, StreamParser
+from gptoss_mlx.harmony import Delta, Message
 from gptoss_mlx.tokenizer import END, Tokenizer, load_tokenizer
 
-__all__ = ["FOLDER", "events_of", "parse_events", "to_json"]
+from .completions import parse_events
 
-FOLDER = Path(__file__).parent / "harmony"
+__all__ = ["FOLDER", "events_of", "to_json"]
+
+FOLDER = Path(__file__).parent / "golden"
 COMPLETIONS: dict[str, str] = {
     "answer": (
         "<|channel|>analysis<|message|>A greeting.<|end|>"
@@ -56,12 +58,6 @@ def cut_character(tokenizer: Tokenizer) -> list[int]:
     start = tokenizer.encode_with_special("<|channel|>analysis<|message|>ab")
     rest = "<|start|>assistant<|channel|>final<|message|>ok<|return|>"
     return [*start, tokenizer.encode("🫠")[0], END, *tokenizer.encode_with_special(rest)]
-
-
-def parse_events(ids: Sequence[int], tokenizer: Tokenizer) -> list[Delta | Message]:
-    """All events of a completion, those of its end included."""
-    parser = StreamParser(tokenizer)
-    return [event for i in ids for event in parser.push(i)] + parser.close()
 
 
 def events_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[dict[str, Any]]:
