@@ -1,7 +1,7 @@
 """The keys and values of one batch of sequences, layer by layer.
 
 Full layers keep every position; sliding layers keep the window - 1 positions that the next token
-can still see, so their size does not grow. Keys are stored after rotation. It does not know tokens
+can still see, so their size is bounded. Keys are stored after rotation. It does not know tokens
 or layers' weights.
 """
 
@@ -39,22 +39,41 @@ class FullLayer:
 
 
 class SlidingLayer:
-    """The last window - 1 positions, in order."""
+    """The last window - 1 positions, in order, in buffers with room for some more.
+
+    A decoded token is put behind them; when the room is used up, the window moves to new buffers.
+    """
 
     def __init__(self, window: int) -> None:
-        self.offset = 0
         self._kept = window - 1
+        self._end = 0  # of what the buffers hold
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
 
     def append(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
         """Add (B, kv heads, T, D); returns the kept positions and the new ones."""
+        begin, end = max(0, self._end - self._kept), self._end + k.shape[-2]
+        if self._keys is None or self._values is None or end > self._keys.shape[-2]:
+            return self._move(k, v)
+        self._keys[..., self._end : end, :] = k
+        self._values[..., self._end : end, :] = v
+        self._end = end
+        return self._keys[..., begin:end, :], self._values[..., begin:end, :]
+
+    def _move(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
         if self._keys is not None and self._values is not None:
-            k = mx.concatenate([self._keys, k], axis=-2)
-            v = mx.concatenate([self._values, v], axis=-2)
-        self._keys = k[..., -self._kept :, :] if self._kept else None
-        self._values = v[..., -self._kept :, :] if self._kept else None
+            held = slice(max(0, self._end - self._kept), self._end)
+            k = mx.concatenate([self._keys[..., held, :], k], axis=-2)
+            v = mx.concatenate([self._values[..., held, :], v], axis=-2)
+        self._end = min(self._kept, k.shape[-2])
+        self._keys, self._values = (self._with_room(x) for x in (k, v))
         return k, v
+
+    def _with_room(self, x: mx.array) -> mx.array:
+        """The last positions of x, and zeros behind them."""
+        B, heads, length, D = x.shape
+        room = mx.zeros((B, heads, _GROWTH, D), x.dtype)
+        return mx.concatenate([x[..., length - self._end :, :], room], axis=-2)
 
     @property
     def arrays(self) -> list[mx.array]:

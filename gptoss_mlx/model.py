@@ -38,6 +38,7 @@ class Model:
         self.config = config
         self.dtype = weights.dtype
         self.embedding = weights.matrix("model.embed_tokens", V, H)
+        self.frequencies = mx.array(yarn_frequencies(config)[0])
         self.blocks = [Block(config, weights, n) for n in range(config.num_hidden_layers)]
         self.norm = RMSNorm(config, weights, "model.norm")
         self.lm_head = weights.matrix("lm_head", V, H)
@@ -60,8 +61,9 @@ class Model:
         """ids (B, T), which are trusted -> what the last norm gives, (B, T, H)."""
         x = kernels.embed(ids, self.embedding, self.dtype)
         offset = 0 if cache is None else cache.offset
+        rotation = kernels.rotations(self.frequencies, offset, ids.shape[-1])
         for n, block in enumerate(self.blocks):
-            x = block(x, offset, None if cache is None else cache.layers[n])
+            x = block(x, rotation, None if cache is None else cache.layers[n])
         if cache is not None:
             cache.offset += ids.shape[-1]
         return self.norm(x)
@@ -91,10 +93,10 @@ class Block:
         self.experts_norm = RMSNorm(config, weights, f"{stem}.post_attention_layernorm")
         self.experts = Experts(config, weights, n)
 
-    def __call__(self, x: mx.array, offset: int, cache: LayerCache | None) -> mx.array:
-        """x (B, T, H) at positions offset, offset + 1, ... -> (B, T, H)."""
-        x = x + self.attention(self.attention_norm(x), offset, cache)
-        return x + self.experts(self.experts_norm(x))
+    def __call__(self, x: mx.array, rotation: mx.array, cache: LayerCache | None) -> mx.array:
+        """x (B, T, H), rotation (T, D) of its positions -> (B, T, H)."""
+        x = self.attention(self.attention_norm(x), rotation, cache, residual=x)
+        return self.experts(self.experts_norm(x), residual=x)
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -107,51 +109,36 @@ class Attention:
     """Grouped-query attention with sinks, over all tokens or over a window of them."""
 
     def __init__(self, config: ModelConfig, weights: Weights, n: int) -> None:
-        H, Q, K = config.hidden_size, config.query_size, config.key_value_size
+        H, Q = config.hidden_size, config.query_size
         stem = f"model.layers.{n}.self_attn"
-        self.head_dim = config.head_dim
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.window = config.sliding_window if config.is_sliding(n) else None
-        self.q_proj = Linear(weights, f"{stem}.q_proj", Q, H)
-        self.k_proj = Linear(weights, f"{stem}.k_proj", K, H)
-        self.v_proj = Linear(weights, f"{stem}.v_proj", K, H)
+        rows = {f"{stem}.q_proj": Q} | {
+            f"{stem}.{name}": config.key_value_size for name in ("k_proj", "v_proj")
+        }
+        self.qkv_proj = weights.stacked(rows, H)
+        self.qkv_bias = mx.concatenate([weights.vector(f"{s}.bias", n) for s, n in rows.items()])
         self.o_proj = Linear(weights, f"{stem}.o_proj", H, Q)
-        self.sinks = weights.vector(f"{stem}.sinks", config.num_attention_heads)
-        frequencies, concentration = yarn_frequencies(config)
-        self.rope_periods = mx.array(_reciprocal(frequencies))
+        self.sinks = weights.vector(f"{stem}.sinks", self.heads)
         # YaRN scales rotated queries and keys alike: once, squared, on the scores is the same
-        self.scale = concentration**2 / math.sqrt(config.head_dim)
+        self.scale = yarn_frequencies(config)[1] ** 2 / math.sqrt(config.head_dim)
 
-    def __call__(self, x: mx.array, offset: int, cache: LayerCache | None) -> mx.array:
-        """x (B, T, H) -> (B, T, H)."""
-        q = self._rotated(self._heads(self.q_proj(x)), offset)
-        k = self._rotated(self._heads(self.k_proj(x)), offset)
-        v = self._heads(self.v_proj(x))
+    def __call__(
+        self, x: mx.array, rotation: mx.array, cache: LayerCache | None, residual: mx.array
+    ) -> mx.array:
+        """x and residual (B, T, H), rotation (T, D) -> (B, T, H)."""
+        q, k, v = kernels.qkv(
+            x, self.qkv_proj, self.qkv_bias, rotation, self.heads, self.kv_heads
+        )  # (B, heads, T, D), (B, kv heads, T, D) twice
         if cache is not None:
             k, v = cache.append(k, v)
         y = kernels.attention(q, k, v, self.sinks, self.scale, self.window)
-        return self.o_proj(y.swapaxes(1, 2).reshape(*x.shape[:-1], -1))
-
-    def _heads(self, x: mx.array) -> mx.array:
-        """(B, T, heads * D) -> (B, heads, T, D)."""
-        return x.reshape(*x.shape[:-1], -1, self.head_dim).swapaxes(1, 2)
-
-    def _rotated(self, x: mx.array, offset: int) -> mx.array:
-        """x (B, heads, T, D), each turned by its position."""
-        return mx.fast.rope(
-            x,
-            self.head_dim,
-            traditional=False,
-            base=None,
-            scale=1.0,
-            offset=offset,
-            freqs=self.rope_periods,
-        )
+        return self.o_proj(y.swapaxes(1, 2).reshape(*x.shape[:-1], -1), residual)
 
     @property
     def arrays(self) -> list[mx.array]:
         """The parameters of the attention."""
-        projections = (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
-        return [self.sinks] + [array for p in projections for array in p.arrays]
+        return [self.sinks, *self.qkv_proj.arrays, self.qkv_bias, *self.o_proj.arrays]
 
 
 class Experts:
@@ -167,14 +154,15 @@ class Experts:
         self.up = Linear(weights, f"{stem}.experts.up_proj", E, inner, H)
         self.down = Linear(weights, f"{stem}.experts.down_proj", E, H, inner)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """x (B, T, H) -> (B, T, H)."""
-        tokens = x.reshape(-1, x.shape[-1])
-        ids, scores = kernels.router_topk(self.router(tokens), self.experts_per_token)
+    def __call__(self, x: mx.array, residual: mx.array) -> mx.array:
+        """x and residual (B, T, H) -> (B, T, H)."""
+        tokens, residual = (a.reshape(-1, a.shape[-1]) for a in (x, residual))
+        routing = kernels.router_topk(self.router(tokens), self.experts_per_token)
+        gate, up, down = self.gate, self.up, self.down
         y = kernels.moe_gate_up_swiglu(
-            tokens, ids, self.gate.matrix, self.gate.bias, self.up.matrix, self.up.bias, self.limit
+            tokens, routing, gate.matrix, gate.bias, up.matrix, up.bias, self.limit
         )
-        y = kernels.moe_down_combine(y, ids, scores, self.down.matrix, self.down.bias)
+        y = kernels.moe_down_combine(y, routing, down.matrix, down.bias, residual)
         return y.reshape(x.shape)
 
     @property
@@ -190,9 +178,9 @@ class Linear:
         self.matrix = weights.matrix(stem, *shape)
         self.bias = weights.vector(f"{stem}.bias", *shape[:-1])
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """x (..., in) -> (..., out)."""
-        return kernels.linear(x, self.matrix, self.bias)
+    def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
+        """x (..., in), residual (..., out) -> (..., out)."""
+        return kernels.linear(x, self.matrix, self.bias, residual)
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -235,14 +223,6 @@ def yarn_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     stretched = 1 / (config.rope_scaling_factor * periods)
     frequencies = stretched * ramp + (1 / periods) * (1 - ramp)
     return frequencies.astype(np.float32), 0.1 * math.log(config.rope_scaling_factor) + 1
-
-
-def _reciprocal(frequencies: np.ndarray) -> np.ndarray:
-    """Float32 periods whose reciprocals, which MLX takes, come nearest to the frequencies."""
-    guess = (1 / frequencies.astype(np.float64)).astype(np.float32)
-    candidates = np.stack([np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)])
-    miss = np.abs((1 / candidates).astype(np.float64) - frequencies)
-    return candidates[miss.argmin(axis=0), np.arange(len(guess))]
 
 
 def load_model(folder: Path, dtype: mx.Dtype | None = None) -> Model:

@@ -17,7 +17,7 @@ import mlx.core as mx
 from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
 from gptoss_mlx.convert.reader import config_of, find_files, read_header
 from gptoss_mlx.errors import MissingFileError, TensorError, UsageError
-from gptoss_mlx.kernels import Matrix
+from gptoss_mlx.kernels import Matrix, concatenated, dequantize
 
 __all__ = ["Weights", "load_weights"]
 
@@ -67,6 +67,17 @@ class Weights:
         if biases.shape != scales.shape:
             raise TensorError(f"tensor {stem}.biases has not the shape of its scales")
         return Matrix(weight, scales.astype(self.dtype), biases, group_size, bits, "affine")
+
+    def stacked(self, rows: dict[str, int], width: int) -> Matrix:
+        """Several matrices (rows, width), by stem, as one: their rows below each other.
+
+        Raises:
+            TensorError: as `matrix`.
+        """
+        parts = [self.matrix(stem, n, width) for stem, n in rows.items()]
+        if len({(p.mode, p.bits, p.group_size, p.weight.dtype) for p in parts}) > 1:
+            parts = [Matrix(dequantize(part, self.dtype)) for part in parts]
+        return concatenated(parts)
 
     def finish(self) -> None:
         """Call when the model is complete.

@@ -1,1 +1,1 @@
-"""The Metal kernels' sources. None yet: the model runs on MLX's own kernels."""
+"""The Metal kernels' sources, as package data; gptoss_mlx.kernels.metal launches them."""

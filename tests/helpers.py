@@ -15,6 +15,7 @@ from checkpoints import TINY
 from numpy.typing import NDArray
 
 from gptoss_mlx.cache import Cache
+from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.convert import Dense, conversion, convert
 from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.model import Model, load_model
@@ -23,19 +24,19 @@ from gptoss_mlx.tokenizer import ENDOFTEXT, VOCAB_SIZE
 __all__ = ["ReplayModel", "array", "random_model", "write_converted"]
 
 
-def write_converted(folder: Path, dense: Dense = "bf16") -> Path:
-    """A random checkpoint of TINY's shape in the MLX layout, somewhere below `folder`."""
+def write_converted(folder: Path, dense: Dense = "bf16", config: ModelConfig = TINY) -> Path:
+    """A random checkpoint in the MLX layout, somewhere below `folder`."""
     with patch.object(conversion, "add_tokenizer"):  # it takes seconds, and nothing here reads it
-        write_random_checkpoint(folder / "original", TINY)
+        write_random_checkpoint(folder / "original", config)
         convert(folder / "original", folder / "mlx", dense=dense)
     return folder / "mlx"
 
 
 @cache
-def random_model() -> Model:
-    """A model of TINY's shape with random weights, in memory and in float32."""
+def random_model(config: ModelConfig = TINY, dense: Dense = "bf16") -> Model:
+    """A model with random weights, in memory and in float32."""
     with tempfile.TemporaryDirectory() as folder:
-        return load_model(write_converted(Path(folder)), mx.float32)
+        return load_model(write_converted(Path(folder), dense, config), mx.float32)
 
 
 class ReplayModel(Model):

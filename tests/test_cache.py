@@ -66,7 +66,7 @@ def test_appending_leaves_earlier_results_alone() -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 8])
 @pytest.mark.parametrize(
-    "lengths", [[1] * 12, [6, 1, 1, 1], [7, 1], [8, 1], [9, 1, 1], [30, 1, 1], [3, 5, 20, 2, 1]]
+    "lengths", [[1] * 12, [1] * 530, [6, 1, 1, 1], [7, 1], [8, 1], [9, 1, 1], [30, 1, 1], [3, 5, 20, 2, 1]]
 )
 def test_sliding_layers_keep_the_window(window: int, lengths: list[int]) -> None:
     """An append returns its own tokens and the window - 1 before them, in order, no others."""
@@ -77,12 +77,12 @@ def test_sliding_layers_keep_the_window(window: int, lengths: list[int]) -> None
         start += length
 
 
-@pytest.mark.parametrize("lengths", [[300], [1] * 50, [8, 8, 8]])
+@pytest.mark.parametrize("lengths", [[300], [1] * 300, [8, 8, 8], [3, 900, 2]])
 def test_sliding_layers_do_not_grow(lengths: list[int]) -> None:
-    """Between appends a sliding layer holds window - 1 positions, however many came."""
+    """A sliding layer has room for its window and 256 positions more, however many came."""
     layer = SlidingLayer(8)
     held(layer, lengths)
-    assert [a.shape for a in layer.arrays] == [(1, HEADS, 7, D)] * 2
+    assert [a.shape for a in layer.arrays] == [(1, HEADS, 7 + 256, D)] * 2
 
 
 def test_layers_alternate() -> None:

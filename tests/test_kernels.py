@@ -9,7 +9,7 @@ from helpers import array
 from numpy.typing import NDArray
 
 from gptoss_mlx import kernels
-from gptoss_mlx.kernels import Matrix
+from gptoss_mlx.kernels import Matrix, Routing
 
 Floats = NDArray[np.float64]
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
@@ -95,9 +95,10 @@ def test_embed(kind: str, dtype: mx.Dtype) -> None:
 def test_router_topk(experts: int, k: int) -> None:
     """The ids of the largest logits, each once, with the softmax over the chosen ones only."""
     logits = normal(50, experts, scale=3.0)
-    ids, scores = kernels.router_topk(logits, k)
+    routing = kernels.router_topk(logits, k)
+    ids, scores = array(routing.ids), array(routing.scores)
     assert ids.shape == scores.shape == (50, k)
-    for row, found, weights in zip(array(logits), array(ids), array(scores), strict=True):
+    for row, found, weights in zip(array(logits), ids, scores, strict=True):
         chosen = found.astype(int)
         assert sorted(chosen.tolist()) == sorted(np.argsort(-row)[:k].tolist())
         expected = np.exp(row[chosen]) / np.exp(row[chosen]).sum()
@@ -127,7 +128,8 @@ def test_moe_gate_up_swiglu(tokens: int, k: int) -> None:
         g = np.minimum(gates[e] @ array(x)[n] + array(gate_bias)[e], LIMIT)
         u = np.clip(ups[e] @ array(x)[n] + array(up_bias)[e], -LIMIT, LIMIT)
         expected[n, slot] = g / (1 + np.exp(-1.702 * g)) * (u + 1)
-    y = kernels.moe_gate_up_swiglu(x, mx.array(ids), gate, gate_bias, up, up_bias, LIMIT)
+    routing = Routing(mx.array(ids), mx.zeros(ids.shape))
+    y = kernels.moe_gate_up_swiglu(x, routing, gate, gate_bias, up, up_bias, LIMIT)
     assert_close(y, expected)
 
 
@@ -137,13 +139,41 @@ def test_moe_down_combine(tokens: int, k: int) -> None:
     down, bias = make_matrix("mxfp4", E, H, INNER, seed=1), normal(E, H, seed=2)
     y, ids = normal(tokens, k, INNER, seed=3), routes(tokens, k)
     scores = mx.softmax(normal(tokens, k, seed=4), axis=-1)
+    residual = normal(tokens, H, seed=5)
     downs = dequantized(down)
-    expected = np.zeros((tokens, H))
+    expected = array(residual)
     for n, slot in np.ndindex(tokens, k):
         e = ids[n, slot]
         out = downs[e] @ array(y)[n, slot] + array(bias)[e]
         expected[n] += array(scores)[n, slot] * out
-    assert_close(kernels.moe_down_combine(y, mx.array(ids), scores, down, bias), expected)
+    routing = Routing(mx.array(ids), scores)
+    assert_close(kernels.moe_down_combine(y, routing, down, bias, residual), expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_qkv(kind: str, tokens: int) -> None:
+    """Heads of queries, keys and values; the first two turned by position, pair i with i + D/2."""
+    heads, kv_heads, D = 4, 2, 8
+    matrix, bias = make_matrix(kind, (heads + 2 * kv_heads) * D, H), normal(64, seed=1)
+    x, frequencies = normal(2, tokens, H, seed=2), np.array([1.0, 0.5, 0.1, 0.003])
+    rotation = kernels.rotations(mx.array(frequencies.astype(np.float32)), 7, tokens)
+    y = array(x) @ dequantized(matrix).T + array(bias)
+    y = y.reshape(2, tokens, -1, D).swapaxes(1, 2)
+    turns = np.exp(1j * np.arange(7, 7 + tokens)[:, None] * frequencies)
+    turned = (y[..., : D // 2] + 1j * y[..., D // 2 :]) * turns
+    turned = np.concatenate([turned.real, turned.imag], axis=-1)
+    q, k, v = kernels.qkv(x, matrix, bias, rotation, heads, kv_heads)
+    assert_close(q, turned[:, :heads])
+    assert_close(k, turned[:, heads : heads + kv_heads])
+    assert_close(v, y[:, heads + kv_heads :])
+
+
+def test_residuals_are_added() -> None:
+    """What comes in besides is added to the product."""
+    x, matrix, residual = normal(3, 128), make_matrix("q8", 48, 128), normal(3, 48, seed=1)
+    expected = array(kernels.linear(x, matrix)) + array(residual)
+    assert_close(kernels.linear(x, matrix, residual=residual), expected)
 
 
 def naive_attention(
@@ -179,6 +209,17 @@ def test_a_large_sink_takes_all_weight() -> None:
     y = kernels.attention(q, k, v, mx.array([80.0, -80.0]), 1.0, None)
     assert_close(y[:, 0], np.zeros((1, 1, 32)))
     assert_close(y[:, 1], array(v[:, 1]))
+
+
+def test_pairs_by_expert() -> None:
+    """Pairs in the order of their experts, and where each expert's begin."""
+    ids = mx.array([[3, 0], [1, 3], [0, 3]])
+    routing = Routing(ids, mx.zeros(ids.shape))
+    order, inverse, experts = routing.by_expert
+    assert experts.tolist() == [0, 0, 1, 3, 3, 3]
+    assert ids.reshape(-1)[order].tolist() == experts.tolist()
+    assert order[inverse].tolist() == list(range(6))
+    assert routing.offsets(5).tolist() == [0, 2, 3, 3, 6, 6]
 
 
 def test_arrays_of_a_matrix() -> None:

@@ -162,8 +162,8 @@ def test_dtypes(converted: Path, dtype: mx.Dtype | None, expected: mx.Dtype | No
 
 
 def test_arrays_are_the_checkpoint(converted: Path, model: Model) -> None:
-    """Every tensor of the file is one of the model's arrays."""
-    assert len(model.arrays) == len(read(converted))
+    """Every number of the file is in one of the model's arrays."""
+    assert sum(a.size for a in model.arrays) == sum(a.size for a in read(converted).values())
     assert sum(a.size for a in model.arrays) == sum(a.size for a in read(converted).values())
 
 

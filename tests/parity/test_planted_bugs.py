@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from gptoss_mlx import kernels
 from gptoss_mlx import model as model_module
-from gptoss_mlx.cache import LayerCache, SlidingLayer
+from gptoss_mlx.cache import SlidingLayer
 from gptoss_mlx.config import ModelConfig
-from gptoss_mlx.kernels import Matrix
-from gptoss_mlx.model import Attention, load_model, yarn_frequencies
+from gptoss_mlx.kernels import Matrix, Routing
+from gptoss_mlx.model import load_model, yarn_frequencies
 from gptoss_mlx.weights import Weights
 
 from .checkpoints import CASES, Case, CheckpointOf, logits_of
@@ -107,9 +107,9 @@ def _no_clamp(patch: pytest.MonkeyPatch) -> None:
 def _softmax_over_all_experts(patch: pytest.MonkeyPatch) -> None:
     router_topk = kernels.router_topk
 
-    def over_all(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
-        ids, _ = router_topk(logits, k)
-        return ids, mx.take_along_axis(mx.softmax(logits, axis=-1), ids, axis=-1)
+    def over_all(logits: mx.array, k: int) -> Routing:
+        ids = router_topk(logits, k).ids
+        return Routing(ids, mx.take_along_axis(mx.softmax(logits, axis=-1), ids, axis=-1))
 
     patch.setattr(kernels, "router_topk", over_all)
 
@@ -118,9 +118,10 @@ def _down_bias_outside_the_weighting(patch: pytest.MonkeyPatch) -> None:
     down_combine = kernels.moe_down_combine
 
     def unweighted(
-        y: mx.array, ids: mx.array, scores: mx.array, down: Matrix, bias: mx.array
+        y: mx.array, routing: Routing, down: Matrix, bias: mx.array, residual: mx.array
     ) -> mx.array:
-        return down_combine(y, ids, scores, down, mx.zeros_like(bias)) + bias[ids].sum(axis=-2)
+        out = down_combine(y, routing, down, mx.zeros_like(bias), residual)
+        return out + bias[routing.ids].sum(axis=-2)
 
     patch.setattr(kernels, "moe_down_combine", unweighted)
 
@@ -141,9 +142,11 @@ def _nibbles_swapped(patch: pytest.MonkeyPatch) -> None:
 def _router_in_bf16(patch: pytest.MonkeyPatch) -> None:
     linear = kernels.linear
 
-    def coarse(x: mx.array, matrix: Matrix, bias: mx.array | None = None) -> mx.array:
+    def coarse(
+        x: mx.array, matrix: Matrix, bias: mx.array | None = None, *residual: mx.array | None
+    ) -> mx.array:
         if bias is None or matrix.weight.shape[0] != _CASE.config.num_experts:
-            return linear(x, matrix, bias)
+            return linear(x, matrix, bias, *residual)
         logits = linear(x.astype(mx.bfloat16), matrix, bias.astype(mx.bfloat16))
         return logits.astype(x.dtype)
 
@@ -164,12 +167,8 @@ def _cache_one_position_short(patch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_restart_with_each_chunk(patch: pytest.MonkeyPatch) -> None:
-    call = Attention.__call__
-
-    def restarted(self: Attention, x: mx.array, _: int, cache: LayerCache | None) -> mx.array:
-        return call(self, x, 0, cache)
-
-    patch.setattr(Attention, "__call__", restarted)
+    rotations = kernels.rotations
+    patch.setattr(kernels, "rotations", lambda frequencies, _, T: rotations(frequencies, 0, T))
 
 
 # The bug, the case it is planted in, and half the relative RMS it is known to cause at least: less,

@@ -1,0 +1,438 @@
+"""Builds and launches the kernels of `metal/`: for each a function that takes and gives MLX arrays.
+
+It knows what a kernel needs of shapes and dtypes (`*_fits`), how its grid is laid out, and nothing
+of whether it is right or fast here: that is choice.py's. The arguments are those of the twin of the
+same name in plain.py, for one new token of each sequence where the kernel is for decode only.
+
+`mx.fast.metal_kernel` writes the function around a kernel's body, compiles it when it is first
+evaluated, and gives it the constants in `template`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import resources
+from typing import NamedTuple, TypedDict, cast
+
+import mlx.core as mx
+
+from gptoss_mlx.kernels.types import Matrix, Routing
+
+__all__ = [
+    "KERNELS",
+    "KernelText",
+    "attention_decode",
+    "attention_fits",
+    "gemm_fits",
+    "kernel_text",
+    "matvec_fits",
+    "moe_down_combine",
+    "moe_gate_up_swiglu",
+    "moe_gemm_down",
+    "moe_gemm_gate_up",
+    "qkv",
+    "qkv_fits",
+    "qmv",
+    "qmv_fits",
+    "router_fits",
+    "router_topk",
+]
+
+HEAD = 64  # the head size that the attention kernels are written for
+_SIMDGROUPS = 2  # of a threadgroup, in the matrix-vector kernels
+_LANES = 32
+_AFFINE = ["x", "w", "scales", "biases", "bias"]
+_EXPERTS = ["gate", "gate_scales", "gate_bias", "up", "up_scales", "up_bias"]
+_ATTENTION_SLICES = 2
+# Positions up to which so many threadgroups share a KV head's; more wait for more to read.
+_SPLITS = ((512, 1), (8192, 8), (1 << 30, 32))
+_GEMM_THREADS = 128
+# Average pairs of an expert up to which a tile of so many rows wastes least.
+_GEMM_ROWS = ((8, 8), (16, 16))
+
+
+class _Signature(NamedTuple):
+    inputs: list[str]
+    outputs: list[str]
+    contiguous: bool = True
+
+
+KERNELS: dict[str, _Signature] = {
+    "attention_decode": _Signature(["q", "k", "v", "sinks", "scale"], ["out"], contiguous=False),
+    "attention_merge": _Signature(["partials", "sinks"], ["out"]),
+    "moe_down_combine": _Signature(
+        ["y", "ids", "scores", "w", "w_scales", "bias", "residual"], ["out"]
+    ),
+    "moe_gate_up_swiglu": _Signature(["x", "ids", *_EXPERTS, "limit"], ["y"]),
+    "moe_gemm_down": _Signature(
+        ["y", "order", "offsets", "scores", "w", "w_scales", "bias"], ["out"]
+    ),
+    "moe_gemm_gate_up": _Signature(["x", "order", "offsets", *_EXPERTS, "limit"], ["y"]),
+    "qkv_affine": _Signature([*_AFFINE, "rotation"], ["q", "k", "v"]),
+    "qkv_bf16": _Signature(["x", "w", "bias", "rotation"], ["q", "k", "v"]),
+    "qmv_affine": _Signature([*_AFFINE, "residual"], ["y"]),
+    "qmv_bf16": _Signature(["x", "w", "bias", "residual"], ["y"]),
+    "router_topk": _Signature(["logits"], ["ids", "scores"]),
+}
+
+
+class KernelText(NamedTuple):
+    """What `mx.fast.metal_kernel` is given."""
+
+    header: str
+    body: str
+
+
+@lru_cache
+def kernel_text(name: str) -> KernelText:
+    """The body of `metal/<name>.metal`, and the headers it includes pasted into one text."""
+    headers: list[str] = []
+    body = _paste(f"{name}.metal", headers)
+    return KernelText("\n".join(headers), body)
+
+
+_INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
+
+
+def _paste(file: str, headers: list[str]) -> str:
+    """A file's text without its includes, whose texts join `headers` once, deepest first."""
+    text = resources.files("gptoss_mlx.metal").joinpath(file).read_text("ascii")
+    for included in _INCLUDE.findall(text):
+        pasted = _paste(included, headers)
+        if pasted not in headers:
+            headers.append(pasted)
+    return f'#line 1 "{file}"\n' + _INCLUDE.sub("", text)
+
+
+class _Grid(TypedDict):
+    grid: tuple[int, int, int]  # threads
+    threadgroup: tuple[int, int, int]
+
+
+_Kernel = Callable[..., list[mx.array]]
+
+
+@lru_cache
+def _built(name: str, factory: Callable[..., _Kernel]) -> _Kernel:
+    inputs, outputs, contiguous = KERNELS[name]
+    header, body = kernel_text(name)
+    return factory(
+        name=f"gptoss_{name}",
+        input_names=inputs,
+        output_names=outputs,
+        header=header,
+        source=body,
+        ensure_row_contiguous=contiguous,
+    )
+
+
+def _launch(
+    name: str,
+    *,
+    inputs: list[mx.array],
+    template: list[tuple[str, mx.Dtype | int | bool]],
+    grid: tuple[int, int, int],
+    threadgroup: tuple[int, int, int],
+    output_shapes: Sequence[Sequence[int]],
+    output_dtypes: Sequence[mx.Dtype],
+) -> list[mx.array]:
+    factory = cast("Callable[..., _Kernel]", mx.fast.metal_kernel)
+    return _built(name, factory)(
+        inputs=inputs,
+        template=template,
+        grid=grid,
+        threadgroup=threadgroup,
+        output_shapes=output_shapes,
+        output_dtypes=output_dtypes,
+    )
+
+
+@lru_cache
+def _scalar(value: float) -> mx.array:
+    return mx.array(value, mx.float32)
+
+
+def qmv_fits(matrix: Matrix) -> bool:
+    """Whether the matrix-vector kernels read this matrix."""
+    return matrix.rows % 4 == 0 and (
+        (matrix.mode == "affine" and _affine_fits(matrix))
+        or (matrix.mode == "dense" and matrix.weight.dtype == mx.bfloat16 and matrix.width % 8 == 0)
+    )
+
+
+def _affine_fits(matrix: Matrix) -> bool:
+    return matrix.bits in (4, 8) and matrix.group_size == 64 and matrix.width % 64 == 0
+
+
+def qmv(
+    x: mx.array, matrix: Matrix, bias: mx.array | None = None, residual: mx.array | None = None
+) -> mx.array:
+    """x (M, in) -> x @ weight.T + bias + residual (M, out). The matrix is read for each token."""
+    M, K = x.shape
+    N = matrix.rows
+    rows = 1 if N <= 256 else 4  # few rows: better that each has a simdgroup of its own
+    absent = x  # what a kernel does not read must still be an array
+    [y] = _launch(
+        _of_format("qmv", matrix),
+        inputs=[
+            x,
+            *matrix.arrays,
+            absent if bias is None else bias,
+            absent if residual is None else residual,
+        ],
+        template=[
+            ("T", x.dtype),
+            ("K", K),
+            ("N", N),
+            ("ROWS", rows),
+            *_bits(matrix),
+            ("BIAS", bias is not None),
+            ("RESIDUAL", residual is not None),
+        ],
+        **_rows_grid(N, rows, M),
+        output_shapes=[(M, N)],
+        output_dtypes=[x.dtype],
+    )
+    return y
+
+
+def qkv_fits(matrix: Matrix, head_dim: int) -> bool:
+    """Whether the kernel reads this matrix and knows heads of this size."""
+    return qmv_fits(matrix) and head_dim == HEAD
+
+
+def qkv(
+    x: mx.array, matrix: Matrix, bias: mx.array, rotation: mx.array, heads: int, kv_heads: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    """x (B, 1, H), rotation (1, D): one new token of each sequence."""
+    B, _, K = x.shape
+    parts = (heads + 2 * kv_heads) * 16  # each of four rows
+    q, k, v = _launch(
+        _of_format("qkv", matrix),
+        inputs=[x, *matrix.arrays, bias, rotation],
+        template=[
+            ("T", x.dtype),
+            ("K", K),
+            ("HEADS", heads),
+            ("KV_HEADS", kv_heads),
+            *_bits(matrix),
+        ],
+        **_rows_grid(parts, 1, B),
+        output_shapes=[(B, heads, 1, HEAD), (B, kv_heads, 1, HEAD), (B, kv_heads, 1, HEAD)],
+        output_dtypes=[x.dtype] * 3,
+    )
+    return q, k, v
+
+
+def router_fits(num_experts: int, k: int) -> bool:
+    """Whether a simdgroup finds the best K of so many."""
+    return k <= num_experts <= 8 * _LANES
+
+
+def router_topk(logits: mx.array, k: int) -> Routing:
+    """Router logits (N, E) -> the K experts with the largest, the largest first."""
+    N, E = logits.shape
+    ids, scores = _launch(
+        "router_topk",
+        inputs=[logits],
+        template=[("E", E), ("TOP", k)],
+        grid=(N * _LANES, 1, 1),
+        threadgroup=(_LANES, 1, 1),
+        output_shapes=[(N, k)] * 2,
+        output_dtypes=[mx.uint32, mx.float32],
+    )
+    return Routing(ids, scores)
+
+
+def matvec_fits(matrix: Matrix) -> bool:
+    """Whether the experts' kernels for few tokens read this matrix."""
+    return matrix.mode == "mxfp4" and matrix.rows % 4 == 0 and matrix.width % 32 == 0
+
+
+def moe_gate_up_swiglu(
+    x: mx.array,
+    routing: Routing,
+    gate: Matrix,
+    gate_bias: mx.array,
+    up: Matrix,
+    up_bias: mx.array,
+    limit: float,
+) -> mx.array:
+    """x (N, H) -> (N, K, I). Each (token, expert) pair reads its expert's matrices."""
+    K, I = x.shape[-1], gate.rows  # noqa: E741  I is the intermediate size here as elsewhere
+    N, top = routing.ids.shape
+    rows = 2  # of gate and as many of up: four loads under way at once
+    [y] = _launch(
+        "moe_gate_up_swiglu",
+        inputs=[
+            x,
+            routing.ids,
+            *(*gate.arrays, gate_bias),
+            *(*up.arrays, up_bias),
+            _scalar(limit),
+        ],
+        template=[("T", x.dtype), ("K", K), ("I", I), ("TOP", top), ("ROWS", rows)],
+        **_rows_grid(I, rows, N * top),
+        output_shapes=[(N, top, I)],
+        output_dtypes=[x.dtype],
+    )
+    return y
+
+
+def moe_down_combine(
+    y: mx.array, routing: Routing, down: Matrix, down_bias: mx.array, residual: mx.array
+) -> mx.array:
+    """y (N, K, I), residual (N, H) -> (N, H). Each pair reads its expert's matrix."""
+    N, top, K = y.shape
+    H, rows = down.rows, 4
+    [out] = _launch(
+        "moe_down_combine",
+        inputs=[y, routing.ids, routing.scores, *down.arrays, down_bias, residual],
+        template=[("T", y.dtype), ("K", K), ("H", H), ("TOP", top), ("ROWS", rows)],
+        **_rows_grid(H, rows, N),
+        output_shapes=[(N, H)],
+        output_dtypes=[y.dtype],
+    )
+    return out
+
+
+def gemm_fits(matrix: Matrix, rows: int) -> bool:
+    """Whether the experts' kernel for many tokens, which takes so many rows at once, reads this."""
+    return matrix.mode == "mxfp4" and matrix.rows % rows == 0 and matrix.width % 64 == 0
+
+
+def moe_gemm_gate_up(
+    x: mx.array,
+    routing: Routing,
+    gate: Matrix,
+    gate_bias: mx.array,
+    up: Matrix,
+    up_bias: mx.array,
+    limit: float,
+) -> mx.array:
+    """x (N, H) -> (N, K, I). Each expert's matrices are read once for every few of its tokens."""
+    K, I = x.shape[-1], gate.rows  # noqa: E741
+    E, P, top = len(gate.weight), routing.ids.size, routing.ids.shape[-1]
+    rows = _gemm_rows(P, E)
+    [y] = _launch(
+        "moe_gemm_gate_up",
+        inputs=[
+            x,
+            routing.by_expert.order,
+            routing.offsets(E),
+            *(*gate.arrays, gate_bias),
+            *(*up.arrays, up_bias),
+            _scalar(limit),
+        ],
+        template=[("T", x.dtype), ("K", K), ("I", I), ("E", E), ("TOP", top), ("ROWS", rows)],
+        **_gemm_grid(I // 32, P, E, rows),
+        output_shapes=[(*routing.ids.shape, I)],
+        output_dtypes=[x.dtype],
+    )
+    return y
+
+
+def moe_gemm_down(
+    y: mx.array, routing: Routing, down: Matrix, down_bias: mx.array, residual: mx.array
+) -> mx.array:
+    """y (N, K, I), residual (N, H) -> (N, H). Each expert's matrix is read once for every few."""
+    P, K, H, E = routing.ids.size, y.shape[-1], down.rows, len(down.weight)
+    rows = _gemm_rows(P, E)
+    [out] = _launch(
+        "moe_gemm_down",
+        inputs=[
+            y,
+            routing.by_expert.order,
+            routing.offsets(E),
+            routing.scores,
+            *(*down.arrays, down_bias),
+        ],
+        template=[("T", y.dtype), ("K", K), ("H", H), ("E", E), ("ROWS", rows)],
+        **_gemm_grid(H // 64, P, E, rows),
+        output_shapes=[(*routing.ids.shape, H)],
+        output_dtypes=[y.dtype],
+    )
+    return residual + out.sum(axis=-2)
+
+
+def attention_fits(q: mx.array, k: mx.array) -> bool:
+    """Whether this is one new token of each sequence, and heads as the kernel knows them."""
+    _, heads, T, D = q.shape
+    return T == 1 and D == HEAD and heads == 8 * k.shape[1]
+
+
+def attention_decode(
+    q: mx.array, k: mx.array, v: mx.array, sinks: mx.array, scale: float
+) -> mx.array:
+    """q (B, heads, 1, D) sees all of k and v (B, kv heads, S, D) -> (B, heads, 1, D).
+
+    k and v may be views of a longer cache; the D numbers of a position, and the positions of a
+    head, must follow each other.
+    """
+    B, heads, _, _ = q.shape
+    splits = next(n for positions, n in _SPLITS if k.shape[2] <= positions)
+    threads = heads // k.shape[1] * _ATTENTION_SLICES * _LANES
+    shape = (B, heads, 1, HEAD) if splits == 1 else (B, heads, splits, HEAD + 2)
+    dtype = q.dtype if splits == 1 else mx.float32
+    [out] = _launch(
+        "attention_decode",
+        inputs=[q, k, v, sinks, _scalar(scale)],
+        template=[
+            ("T", q.dtype),
+            ("OUT", dtype),
+            ("HEADS", heads),
+            ("GROUP", heads // k.shape[1]),
+            ("SLICES", _ATTENTION_SLICES),
+            ("SPLITS", splits),
+        ],
+        grid=(splits * threads, k.shape[1], B),
+        threadgroup=(threads, 1, 1),
+        output_shapes=[shape],
+        output_dtypes=[dtype],
+    )
+    return out if splits == 1 else _attention_merge(out, sinks, q.dtype)
+
+
+def _attention_merge(partials: mx.array, sinks: mx.array, dtype: mx.Dtype) -> mx.array:
+    """The softmaxes of several splits (B, heads, splits, D + 2) become one (B, heads, 1, D)."""
+    B, heads, splits, _ = partials.shape
+    [out] = _launch(
+        "attention_merge",
+        inputs=[partials, sinks],
+        template=[("T", dtype), ("HEADS", heads), ("SPLITS", splits)],
+        grid=(B * heads * _LANES, 1, 1),
+        threadgroup=(_LANES, 1, 1),
+        output_shapes=[(B, heads, 1, HEAD)],
+        output_dtypes=[dtype],
+    )
+    return out
+
+
+def _of_format(kernel: str, matrix: Matrix) -> str:
+    return f"{kernel}_affine" if matrix.mode == "affine" else f"{kernel}_bf16"
+
+
+def _bits(matrix: Matrix) -> list[tuple[str, mx.Dtype | int | bool]]:
+    return [("BITS", matrix.bits)] if matrix.mode == "affine" else []
+
+
+def _rows_grid(rows: int, rows_each: int, tokens: int) -> _Grid:
+    """A simdgroup for so many rows of each token."""
+    threadgroups = -(-rows // (rows_each * _SIMDGROUPS))
+    threads = _SIMDGROUPS * _LANES
+    return {"grid": (threadgroups * threads, tokens, 1), "threadgroup": (threads, 1, 1)}
+
+
+def _gemm_rows(pairs: int, num_experts: int) -> int:
+    return next((rows for limit, rows in _GEMM_ROWS if pairs <= limit * num_experts), 32)
+
+
+def _gemm_grid(columns: int, pairs: int, num_experts: int, rows: int) -> _Grid:
+    """A threadgroup for each tile of columns and of pairs; experts' last tiles are not full."""
+    tiles = pairs // rows + min(num_experts, pairs)
+    return {
+        "grid": (columns * _GEMM_THREADS, tiles, 1),
+        "threadgroup": (_GEMM_THREADS, 1, 1),
+    }

@@ -1,0 +1,235 @@
+"""Every operation in plain MLX: runs where no kernel of ours does, and is what a kernel must equal.
+
+On a GPU each is a few of MLX's own operations. On MLX's CPU backend, whose quantized products read
+and decode the weights again for every token, products with many tokens decode each matrix once and
+multiply in float32. It does not know which kernels exist.
+
+Axes: B batch, T tokens, N = B * T tokens in a row, H hidden, I intermediate, E experts, K chosen
+experts, P = N * K pairs of a token and an expert, D head size.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import cast
+
+import mlx.core as mx
+
+from gptoss_mlx.kernels.types import Matrix, Routing
+
+__all__ = [
+    "attention",
+    "dequantize",
+    "embed",
+    "linear",
+    "moe_down_combine",
+    "moe_gate_up_swiglu",
+    "qkv",
+    "rotate",
+    "router_topk",
+]
+
+SWIGLU_ALPHA = 1.702
+# Rows sorted by expert let MLX read each expert's weights once; for fewer the sort costs more.
+_SORT_THRESHOLD = 64
+# From so many tokens on, the CPU backend is faster with a matrix decoded for the occasion.
+_DECODE_THRESHOLD = 3
+
+
+def linear(
+    x: mx.array, matrix: Matrix, bias: mx.array | None = None, residual: mx.array | None = None
+) -> mx.array:
+    """x (..., in) -> x @ weight.T + bias + residual (..., out), in x's dtype."""
+    if matrix.scales is None:
+        y = x @ matrix.weight.astype(x.dtype).swapaxes(-1, -2)
+    elif _on_cpu() and x.size // x.shape[-1] >= _DECODE_THRESHOLD:
+        y = x @ dequantize(matrix, x.dtype).swapaxes(-1, -2)
+    else:
+        y = mx.quantized_matmul(
+            x,
+            matrix.weight,
+            scales=matrix.scales,
+            biases=matrix.biases,
+            group_size=matrix.group_size,
+            bits=matrix.bits,
+            mode=matrix.mode,
+        )
+    y = y if bias is None else y + bias
+    return y if residual is None else y + residual
+
+
+def embed(ids: mx.array, matrix: Matrix, dtype: mx.Dtype) -> mx.array:
+    """ids (B, T) -> rows of the table (B, T, H); only those rows are dequantized."""
+    return dequantize(matrix[ids], dtype)
+
+
+def dequantize(matrix: Matrix, dtype: mx.Dtype) -> mx.array:
+    """The weight (..., out, in) as numbers."""
+    if matrix.scales is None:
+        return matrix.weight.astype(dtype)
+    weight = mx.dequantize(
+        matrix.weight,
+        scales=matrix.scales,
+        biases=matrix.biases,
+        group_size=matrix.group_size,
+        bits=matrix.bits,
+        mode=matrix.mode,
+        dtype=dtype,
+    )
+    return weight.astype(dtype)
+
+
+def qkv(
+    x: mx.array, matrix: Matrix, bias: mx.array, rotation: mx.array, heads: int, kv_heads: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries, keys and values in one product, queries and keys rotated to their positions.
+
+    Args:
+        x: (B, T, H).
+        matrix: ((heads + 2 * kv_heads) * D, H): the rows of queries, keys, values.
+        bias: one for each row.
+        rotation: (T, D): the positions' cosines (D / 2) and sines (D / 2), float32.
+        heads: of queries.
+        kv_heads: of keys, and of values.
+
+    Returns:
+        (B, heads, T, D), (B, kv heads, T, D), (B, kv heads, T, D).
+    """
+    B, T, _ = x.shape
+    y = linear(x, matrix, bias).reshape(B, T, heads + 2 * kv_heads, -1).swapaxes(1, 2)
+    q, k, v = mx.split(y, [heads, heads + kv_heads], axis=1)
+    return rotate(q, rotation), rotate(k, rotation), v
+
+
+def rotate(x: mx.array, rotation: mx.array) -> mx.array:
+    """x (..., T, D) turned: dimension i with i + D / 2, by the angle of that pair (RoPE)."""
+    cosine, sine = mx.split(rotation, 2, axis=-1)
+    a, b = mx.split(x, 2, axis=-1)
+    turned = mx.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def router_topk(logits: mx.array, k: int) -> Routing:
+    """Router logits (N, E) -> the K experts with the largest, and the softmax over those K."""
+    ids = mx.argpartition(-logits, kth=k - 1, axis=-1)[..., :k]
+    chosen = mx.take_along_axis(logits, ids, axis=-1).astype(mx.float32)
+    return Routing(ids, mx.softmax(chosen, axis=-1, precise=True))
+
+
+def moe_gate_up_swiglu(
+    x: mx.array,
+    routing: Routing,
+    gate: Matrix,
+    gate_bias: mx.array,
+    up: Matrix,
+    up_bias: mx.array,
+    limit: float,
+) -> mx.array:
+    """The experts' first half: x (N, H) -> activations (N, K, I)."""
+    order, inverse, experts = _order(routing)
+    rows = x[order // routing.ids.shape[-1]]  # (P, H), each token once per chosen expert
+    gated = _expert_products(rows, gate, experts) + gate_bias[experts]
+    linear_part = _expert_products(rows, up, experts) + up_bias[experts]
+    y = _swiglu(gated, linear_part, limit)
+    return y[inverse].reshape(*routing.ids.shape, -1)
+
+
+def moe_down_combine(
+    y: mx.array, routing: Routing, down: Matrix, down_bias: mx.array, residual: mx.array
+) -> mx.array:
+    """The experts' second half: y (N, K, I), residual (N, H) -> (N, H).
+
+    Each expert's bias is added before its output is weighted.
+    """
+    order, inverse, experts = _order(routing)
+    rows = y.reshape(-1, y.shape[-1])[order]
+    out = _expert_products(rows, down, experts) + down_bias[experts]
+    out = out[inverse].reshape(*routing.ids.shape, -1)  # (N, K, H)
+    return residual + (out * routing.scores[..., None].astype(out.dtype)).sum(axis=-2)
+
+
+def attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    sinks: mx.array,
+    scale: float,
+    window: int | None,
+) -> mx.array:
+    """Softmax attention in which each head's sink takes part of the weight and adds nothing.
+
+    Args:
+        q: (B, heads, T, D), the last T of the S positions.
+        k: (B, kv heads, S, D).
+        v: (B, kv heads, S, D).
+        sinks: (heads,), a logit that every query of the head also sees.
+        scale: multiplies the scores.
+        window: how many positions a query sees, its own included; None: all up to its own.
+
+    Returns:
+        (B, heads, T, D).
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    mask: mx.array | str | None = None
+    if window is not None and window < S:
+        mask = _window_mask(T, S, window)
+    elif T > 1:
+        mask = "causal"
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+
+
+def _window_mask(T: int, S: int, window: int) -> mx.array:
+    """(T, S): True where key j is at most window - 1 positions before query i, and not after it."""
+    behind = mx.arange(S - T, S)[:, None] - mx.arange(S)[None]
+    return (behind >= 0) & (behind < window)
+
+
+def _order(routing: Routing) -> tuple[mx.array, mx.array, mx.array]:
+    """An order of the pairs, by expert if that pays, its inverse, and the experts in it."""
+    flat = routing.ids.reshape(-1)
+    if flat.size >= _SORT_THRESHOLD:
+        return routing.by_expert
+    order = mx.arange(flat.size)
+    return order, order, flat
+
+
+def _expert_products(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
+    """rows (P, in), experts (P,) -> each row times its own expert's matrix (P, out)."""
+    assert matrix.scales is not None, "experts are stored in MXFP4"
+    if len(experts) >= _SORT_THRESHOLD and _on_cpu():
+        return _products_of_decoded(rows, matrix, experts)
+    y = mx.gather_qmm(
+        rows[:, None],
+        matrix.weight,
+        scales=matrix.scales,
+        biases=matrix.biases,
+        rhs_indices=experts,
+        group_size=matrix.group_size,
+        bits=matrix.bits,
+        mode=matrix.mode,
+        sorted_indices=len(experts) >= _SORT_THRESHOLD,
+    )
+    return y[:, 0]
+
+
+def _products_of_decoded(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
+    """The same for sorted experts, one after the other: this waits for who was chosen."""
+    parts: list[mx.array] = []
+    start = 0
+    for expert, pairs in groupby(cast("list[int]", experts.tolist())):
+        end = start + len(list(pairs))
+        parts.append(linear(rows[start:end], matrix[expert]))
+        mx.eval(parts[-1])  # else all decoded matrices would be alive at once
+        start = end
+    return mx.concatenate(parts)
+
+
+def _swiglu(gate: mx.array, up: mx.array, limit: float) -> mx.array:
+    """Clamped SwiGLU as in openai/gpt-oss: the gate from above, the linear part on both sides."""
+    gate = mx.minimum(gate, limit)
+    up = mx.clip(up, -limit, limit)
+    return gate * mx.sigmoid(SWIGLU_ALPHA * gate) * (up + 1)
+
+
+def _on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)

@@ -1,0 +1,93 @@
+"""What the operations are given: matrices as they are stored, and which experts a token goes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import mlx.core as mx
+
+__all__ = ["ByExpert", "Matrix", "Routing", "concatenated"]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weight of `x @ weight.T`, or a stack of them with one for each expert, as it is stored.
+
+    Dense: `weight` (..., out, in). Quantized: uint32 `weight` (..., out, in * bits / 32) with
+    `scales` (..., out, in / group_size), in affine mode `biases` of the same shape too.
+    """
+
+    weight: mx.array
+    scales: mx.array | None = None
+    biases: mx.array | None = None
+    group_size: int = 0
+    bits: int = 16
+    mode: Literal["dense", "affine", "mxfp4"] = "dense"
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """The arrays that hold it."""
+        return [a for a in (self.weight, self.scales, self.biases) if a is not None]
+
+    @property
+    def rows(self) -> int:
+        """Outputs (of each expert)."""
+        return self.weight.shape[-2]
+
+    @property
+    def width(self) -> int:
+        """Inputs."""
+        packed = self.weight.shape[-1]
+        return packed if self.scales is None else packed * 32 // self.bits
+
+    def __getitem__(self, row: object) -> Matrix:
+        """Some of the rows, or one expert's matrix; indexed like `weight`."""
+        parts = (None if a is None else a[row] for a in (self.weight, self.scales, self.biases))
+        weight, scales, biases = parts
+        assert weight is not None
+        return Matrix(weight, scales, biases, self.group_size, self.bits, self.mode)
+
+
+def concatenated(parts: list[Matrix]) -> Matrix:
+    """The rows of matrices that are stored alike, below each other."""
+
+    def joined(name: str) -> mx.array | None:
+        arrays = [getattr(part, name) for part in parts]
+        return None if arrays[0] is None else mx.concatenate(arrays)
+
+    weight = joined("weight")
+    assert weight is not None
+    return replace(parts[0], weight=weight, scales=joined("scales"), biases=joined("biases"))
+
+
+class ByExpert(NamedTuple):
+    """The P = N * K (token, expert) pairs, sorted by expert."""
+
+    order: mx.array  # (P,): which pair stands there
+    inverse: mx.array  # (P,): where a pair stands
+    experts: mx.array  # (P,): ascending
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The K experts of each of N tokens, and how much each counts.
+
+    ids: (N, K) uint32. scores: (N, K) float32.
+    """
+
+    ids: mx.array
+    scores: mx.array
+
+    @cached_property
+    def by_expert(self) -> ByExpert:
+        """The pairs sorted by expert; both halves of the experts use it."""
+        flat = self.ids.reshape(-1)
+        order = mx.argsort(flat)
+        return ByExpert(order, mx.argsort(order), flat[order])
+
+    def offsets(self, num_experts: int) -> mx.array:
+        """(E + 1,) uint32: where each expert's pairs begin in that order, and their number."""
+        before = self.by_expert.experts[None] < mx.arange(num_experts + 1)[:, None]
+        return before.sum(axis=-1).astype(mx.uint32)
