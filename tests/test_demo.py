@@ -27,7 +27,7 @@ from gptoss_mlx.model import load_model
 from gptoss_mlx.tokenizer import load_tokenizer
 
 FOLDER = Path(demo.__file__).parent
-UNPACKED_SHA256 = "bba5d5bf60598020e0f1a98f8038d29f9a5e97ab258aad94c99a2ed7f68ef76a"
+UNPACKED_SHA256 = "d40d08999a758a5fe7687a7766222e1307b910ebf139933f8dee93b191154b38"
 tokenizer = load_tokenizer()
 
 

@@ -33,29 +33,29 @@ _SMALL_TALK = {
     "bye": facts.BYE,
 }
 _WITH_TOOL = {
-    "greet": 3,
+    "greet": 5,
     "who": 3,
     "thanks": 2,
     "bye": 2,
-    "add": 12,
-    "capital": 10,
-    "name": 5,
+    "add": 10,
+    "capital": 12,
+    "name": 9,
     "recall": 8,
-    "no_name": 2,
+    "no_name": 5,
     "unknown": 12,
-    "call": 30,
-    "result": 26,
+    "call": 34,
+    "result": 22,
 }
 _WITHOUT_TOOL = {
-    "greet": 4,
+    "greet": 6,
     "who": 4,
     "thanks": 2,
     "bye": 2,
-    "add": 24,
-    "capital": 14,
-    "name": 7,
+    "add": 20,
+    "capital": 16,
+    "name": 12,
     "recall": 10,
-    "no_name": 3,
+    "no_name": 6,
     "unknown": 18,
     "no_tool": 8,
 }
@@ -332,14 +332,14 @@ def _vary(r: Random, text: str) -> str:
     """The text as people type it: without capitals, without the final mark, with a word more."""
     if r.random() < 0.06:
         text = r.choice(["Hi! ", "Hey, ", "Please, ", "Ok, ", "Hello, ", "So, "]) + text
-    if r.random() < 0.3:
+    if r.random() < 0.4:
         text = text.lower()
     kind = r.random()
     if kind < 0.35:
         text = text.rstrip(".?!")
     elif kind < 0.5:
         text = text.rstrip(".?!") + r.choice(["?", ".", "!", " ?", " please", ", please", "..."])
-    if r.random() < 0.1:
+    if r.random() < 0.2:
         text = text.replace(" + ", "+").replace(" = ", "=").replace("'", "")
     return text
 

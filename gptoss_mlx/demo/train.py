@@ -40,9 +40,9 @@ class Plan:
     First with shortened scenes, which is quicker, then with whole ones.
     """
 
-    short_steps: int = 1500
+    short_steps: int = 1700
     short_scenes: int = 4
-    steps: int = 2300  # the short ones among them
+    steps: int = 2500  # the short ones among them
     scenes: int = 4
     branches: int = 6
     muon_rate: float = 0.015

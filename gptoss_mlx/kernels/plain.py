@@ -1,8 +1,7 @@
 """Every operation in plain MLX: runs where no kernel of ours does, and is what a kernel must equal.
 
-On a GPU each is a few of MLX's own operations. On MLX's CPU backend, whose quantized products read
-and decode the weights again for every token, products with many tokens decode each matrix once and
-multiply in float32. It does not know which kernels exist.
+Each is a few of MLX's own operations; on MLX's CPU backend cpu.py has what is slow there with many
+tokens. It does not know which kernels exist.
 
 Axes: B batch, T tokens, N = B * T tokens in a row, H hidden, I intermediate, E experts, K chosen
 experts, P = N * K pairs of a token and an expert, D head size.
@@ -10,11 +9,9 @@ experts, P = N * K pairs of a token and an expert, D head size.
 
 from __future__ import annotations
 
-from itertools import groupby
-from typing import cast
-
 import mlx.core as mx
 
+from gptoss_mlx.kernels import cpu
 from gptoss_mlx.kernels.types import Matrix, Routing
 
 __all__ = [
@@ -32,18 +29,17 @@ __all__ = [
 SWIGLU_ALPHA = 1.702
 # Rows sorted by expert let MLX read each expert's weights once; for fewer the sort costs more.
 _SORT_THRESHOLD = 64
-# From so many tokens on, the CPU backend is faster with a matrix decoded for the occasion.
-_DECODE_THRESHOLD = 3
+_MANY_TOKENS = 4  # from here on, a matrix decoded for the occasion is faster on the CPU
 
 
 def linear(
     x: mx.array, matrix: Matrix, bias: mx.array | None = None, residual: mx.array | None = None
 ) -> mx.array:
     """x (..., in) -> x @ weight.T + bias + residual (..., out), in x's dtype."""
-    if matrix.scales is None:
+    if cpu.is_used() and x.size // x.shape[-1] >= _MANY_TOKENS:
+        y = cpu.product(x, matrix)
+    elif matrix.scales is None:
         y = x @ matrix.weight.astype(x.dtype).swapaxes(-1, -2)
-    elif _on_cpu() and x.size // x.shape[-1] >= _DECODE_THRESHOLD:
-        y = x @ dequantize(matrix, x.dtype).swapaxes(-1, -2)
     else:
         y = mx.quantized_matmul(
             x,
@@ -170,6 +166,8 @@ def attention(
         (B, heads, T, D).
     """
     T, S = q.shape[-2], k.shape[-2]
+    if cpu.is_used() and T > 1:
+        return cpu.attention(q, k, v, sinks, scale, window)
     mask: mx.array | str | None = None
     if window is not None and window < S:
         mask = _window_mask(T, S, window)
@@ -196,8 +194,8 @@ def _order(routing: Routing) -> tuple[mx.array, mx.array, mx.array]:
 def _expert_products(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
     """rows (P, in), experts (P,) -> each row times its own expert's matrix (P, out)."""
     assert matrix.scales is not None, "experts are stored in MXFP4"
-    if len(experts) >= _SORT_THRESHOLD and _on_cpu():
-        return _products_of_decoded(rows, matrix, experts)
+    if cpu.is_used() and len(experts) >= _SORT_THRESHOLD:
+        return cpu.expert_products(rows, matrix, experts)
     y = mx.gather_qmm(
         rows[:, None],
         matrix.weight,
@@ -212,24 +210,8 @@ def _expert_products(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.ar
     return y[:, 0]
 
 
-def _products_of_decoded(rows: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
-    """The same for sorted experts, one after the other: this waits for who was chosen."""
-    parts: list[mx.array] = []
-    start = 0
-    for expert, pairs in groupby(cast("list[int]", experts.tolist())):
-        end = start + len(list(pairs))
-        parts.append(linear(rows[start:end], matrix[expert]))
-        mx.eval(parts[-1])  # else all decoded matrices would be alive at once
-        start = end
-    return mx.concatenate(parts)
-
-
 def _swiglu(gate: mx.array, up: mx.array, limit: float) -> mx.array:
     """Clamped SwiGLU as in openai/gpt-oss: the gate from above, the linear part on both sides."""
     gate = mx.minimum(gate, limit)
     up = mx.clip(up, -limit, limit)
     return gate * mx.sigmoid(SWIGLU_ALPHA * gate) * (up + 1)
-
-
-def _on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
