@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ _HOME = {
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# MLX hands the GPU its work after so many operations, or so many MB of arrays that they touch, of
+# which it counts experts whole: by default after every one of a layer's. A layer or two at once
+# keep a token's work in few pieces, and bound what a long prompt holds. MLX reads both once.
+os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", "100")
+os.environ.setdefault("MLX_MAX_MB_PER_BUFFER", "1000")
 
 
 def __getattr__(name: str) -> Any:

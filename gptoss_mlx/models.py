@@ -21,6 +21,7 @@ from gptoss_mlx.config import ModelConfig, read_config_file
 from gptoss_mlx.convert import convert
 from gptoss_mlx.convert.reader import find_files, read_header
 from gptoss_mlx.errors import CheckpointError, DiskError
+from gptoss_mlx.kernels import check
 from gptoss_mlx.model import Model, load_model
 from gptoss_mlx.vocabulary import cache_folder
 
@@ -28,7 +29,7 @@ __all__ = ["load", "resolve"]
 
 
 def load(name: str | Path, *, dtype: mx.Dtype | None = None) -> Model:
-    """Load a model into memory.
+    """Load a model into memory. The first time on a Mac, its kernels are tried there before.
 
     Args:
         name: `demo`, or the folder of an MLX checkpoint: a conversion by `gptoss-mlx convert` or a
@@ -37,9 +38,12 @@ def load(name: str | Path, *, dtype: mx.Dtype | None = None) -> Model:
 
     Raises:
         CheckpointError: the folder holds no usable checkpoint.
-        UsageError: the folder holds a checkpoint that must be converted first.
+        UsageError: the folder holds a checkpoint that must be converted first, or
+            GPTOSS_MLX_KERNELS names a kernel that does not exist.
     """
-    return load_model(resolve(name), dtype)
+    folder = resolve(name)
+    check.ensure()
+    return load_model(folder, dtype)
 
 
 def resolve(name: str | Path) -> Path:

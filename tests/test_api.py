@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 import gptoss_mlx
 
@@ -37,3 +40,18 @@ def test_chat_never_imports_mlx_lm() -> None:
         "sys.exit('mlx_lm' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"MLX_MAX_MB_PER_BUFFER": "7"}])
+def test_buffer_limits_are_set_before_mlx(given: dict[str, str]) -> None:
+    """MLX reads them when it starts; what the user has set stays."""
+    script = (
+        "import sys, os, gptoss_mlx; assert 'mlx.core' not in sys.modules; "
+        "print(os.environ['MLX_MAX_OPS_PER_BUFFER'], os.environ['MLX_MAX_MB_PER_BUFFER'])"
+    )
+    names = ("MLX_MAX_OPS_PER_BUFFER", "MLX_MAX_MB_PER_BUFFER")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | given
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert result.stdout.split() == ["100", given.get("MLX_MAX_MB_PER_BUFFER", "1000")]

@@ -5,8 +5,11 @@ Errors raised on purpose become one line and an exit code; `--debug` shows where
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import click
@@ -15,6 +18,7 @@ from gptoss_mlx.cli.chat import chat
 from gptoss_mlx.cli.common import debug_option, debugging
 from gptoss_mlx.cli.completion import completion
 from gptoss_mlx.cli.convert import convert
+from gptoss_mlx.cli.doctor import doctor
 from gptoss_mlx.cli.generate import generate
 from gptoss_mlx.errors import GptOssError
 
@@ -33,14 +37,15 @@ def cli() -> None:
     """
 
 
-for command in (chat, completion, convert, generate):
+for command in (chat, completion, convert, doctor, generate):
     cli.add_command(command)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     try:
-        code: object = cli.main(arguments, prog_name="gptoss-mlx", standalone_mode=False)
+        with _warnings_shown():
+            code: object = cli.main(arguments, prog_name="gptoss-mlx", standalone_mode=False)
     except click.UsageError as error:
         name = error.ctx.command_path if error.ctx else "gptoss-mlx"
         return _report(f"Error: {error.format_message()} ({name} --help says more)", 2)
@@ -61,6 +66,24 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         return _report(f"Internal error: {error!r}; --debug shows the traceback", 1)
     return code if isinstance(code, int) else 0
+
+
+class _Lines(logging.Handler):
+    """Shows warnings as it shows errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"Note: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def _warnings_shown() -> Generator[None]:
+    """What the package logs as a warning is one line on stderr."""
+    logger, handler = logging.getLogger("gptoss_mlx"), _Lines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _report(message: str, code: int) -> int:

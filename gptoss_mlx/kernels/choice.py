@@ -1,9 +1,11 @@
 """Which kernels serve: what the user says, or what was found on this machine.
 
-`GPTOSS_MLX_KERNELS` is `auto` (the default: where there is Metal, every kernel whose trial here went
-well, for the sizes at which it was faster than MLX), `off`, `all` (whatever the device, untried) or
-names of kernels (`qmv,moe_gemm`: all that begin so). Trials are kept in a file for each chip, MLX
-version and text of the kernels. It does not know how a trial is made: that is check.py's.
+`GPTOSS_MLX_KERNELS` is `auto` (the default: where there is Metal, every kernel whose trial here
+went well, for the sizes at which it was faster than MLX), `off`, `all` (whatever the device, right
+and fast or not) or names of kernels (`qmv,moe_gemm`: all of that family). One that does not even
+run on this GPU never serves. Trials are kept in a file for each chip, MLX version and text of the
+kernels.
+It does not know how a trial is made: that is check.py's.
 """
 
 from __future__ import annotations
@@ -11,26 +13,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 
+from gptoss_mlx.errors import GptOssError, UsageError
 from gptoss_mlx.vocabulary import cache_folder
 
 __all__ = [
     "CHOICES",
+    "VARIABLE",
     "Trial",
     "device",
     "fastest",
     "forget",
     "is_forced",
     "read_trials",
+    "record",
     "setting",
+    "trials",
     "trials_file",
+    "wanted",
+    "withdraw",
     "write_trials",
 ]
 
@@ -50,7 +60,8 @@ CHOICES = (
     "qmv_q8",
     "router_topk",
 )
-# Without a measurement: the most tokens that a kernel is for. Others have no such limit.
+# These read the weights again for every token. Measured, they serve up to the largest size tried;
+# not measured, up to so many tokens.
 _MOST_TOKENS = {"moe_gate_up_swiglu": 4, "moe_down_combine": 4, "qmv": 8}
 
 
@@ -58,36 +69,97 @@ _MOST_TOKENS = {"moe_gate_up_swiglu": 4, "moe_down_combine": 4, "qmv": 8}
 class Trial:
     """How a kernel did on this machine.
 
-    error: the largest difference from its twin, as a share of the largest number.
+    error: the largest difference from its twin, as a share of the largest number; None: not known.
     times: (size, seconds of the kernel, seconds of MLX); sizes are tokens, for attention positions.
     problem: why it must not be used, or None.
+    raised: whether the problem is that it does not run at all.
     """
 
     kernel: str
     error: float | None = None
     times: tuple[tuple[int, float, float], ...] = ()
     problem: str | None = None
+    raised: bool = False
 
-    def seconds(self, size: int) -> tuple[float, float]:
-        """Of the kernel and of MLX at the tried size that is nearest, as a ratio."""
-        nearest = min(self.times, key=lambda row: abs(row[0] - size) / (row[0] + size))
-        return nearest[1], nearest[2]
+    def ratio(self, size: int) -> float:
+        """Seconds of the kernel for one of MLX, at the tried size that is nearest.
+
+        Infinite where no tried size says anything of this one.
+        """
+        if self.problem or not self.times or not self._covers(size):
+            return float("inf")
+        _, ours, mlx = min(self.times, key=lambda row: abs(row[0] - size) / (row[0] + size))
+        return ours / mlx
+
+    def _covers(self, size: int) -> bool:
+        tried = [row[0] for row in self.times]
+        if self.kernel == "attention_decode":
+            return True
+        return min(tried) <= size and (_limit(self.kernel) is None or size <= max(tried))
+
+    @property
+    def faster_at(self) -> list[int]:
+        """The tried sizes at which it beats MLX."""
+        return [size for size, ours, mlx in self.times if not self.problem and ours < mlx]
+
+    @property
+    def why_off(self) -> str | None:
+        """Why it never serves by itself; None where it does, at some size at least."""
+        if self.problem or self.faster_at:
+            return self.problem
+        return "MLX is faster at every size tried" if self.times else "it was not timed"
 
 
 def setting() -> str:
-    """What the user wants: auto, off, all, or names."""
-    return os.environ.get(VARIABLE, "").strip() or "auto"
+    """What the user wants: auto, off, all, or names.
+
+    Raises:
+        UsageError: a name that is no kernel's.
+    """
+    return _valid(os.environ.get(VARIABLE, "").strip().lower() or "auto")
+
+
+@lru_cache
+def _valid(value: str) -> str:
+    unknown = (n for n in _names(value) if not any(_is_named(kernel, n) for kernel in CHOICES))
+    if value not in ("auto", "off", "all") and (name := next(unknown, None)) is not None:
+        known = ", ".join(CHOICES)
+        raise UsageError(
+            f"{VARIABLE}: {name!r} is no kernel: say auto, off, all, or any of {known}"
+        )
+    return value
 
 
 def is_forced() -> bool:
-    """Whether the user has chosen kernels, tried or not."""
+    """Whether the user has chosen kernels, right and fast or not."""
     return setting() not in ("auto", "off")
+
+
+def wanted() -> tuple[str, ...]:
+    """The kernels that the user's setting allows."""
+    value = setting()
+    if value in ("auto", "off"):
+        return CHOICES if value == "auto" else ()
+    return tuple(kernel for kernel in CHOICES if _is_named(kernel, value))
+
+
+def _names(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()] or [value]
+
+
+def _is_named(kernel: str, value: str) -> bool:
+    return value == "all" or any(f"{kernel}_".startswith(f"{n}_") for n in _names(value))
 
 
 def device() -> str | None:
     """The GPU that would run kernels, by name; None without Metal or with another device chosen."""
     if not mx.metal.is_available() or mx.default_device() == mx.Device(mx.cpu):
         return None
+    return _device_name()
+
+
+@lru_cache
+def _device_name() -> str:
     return str(mx.device_info()["device_name"])
 
 
@@ -96,47 +168,69 @@ def fastest(names: tuple[str, ...], size: int) -> str | None:
 
     Names stand in the order in which they are preferred where nothing was measured.
     """
-    wanted = setting()
-    if wanted == "off":
+    return _fastest(setting(), device(), names, size)
+
+
+@lru_cache(maxsize=1024)  # asked for every operation of every token
+def _fastest(value: str, here: str | None, names: tuple[str, ...], size: int) -> str | None:
+    if value == "off" or (value == "auto" and here is None):
         return None
-    if wanted != "auto":
-        return next((n for n in names if _is_named(n, wanted) and _is_for(n, size)), None)
-    here = device()
-    if here is None:
-        return None
-    trials = _trials(trials_file(here))
-    best, best_seconds = None, float("inf")
-    for name in names:
-        trial = trials.get(name)
-        if trial is None or trial.problem or not trial.times:
-            continue
-        seconds, mlx_seconds = trial.seconds(size)
-        if seconds < min(best_seconds, mlx_seconds):
-            best, best_seconds = name, seconds
-    return best
+    found = {} if here is None else trials(here)
+    if value != "auto":
+        fit = [n for n in names if _is_named(n, value) and size <= (_limit(n) or size)]
+        return next((n for n in fit if n not in found or not found[n].raised), None)
+    ratios = {name: found[name].ratio(size) for name in names if name in found}
+    best = min(ratios, key=lambda name: ratios[name], default=None)
+    return best if best is not None and ratios[best] < 1 else None
 
 
-def _is_named(name: str, wanted: str) -> bool:
-    return wanted == "all" or any(name.startswith(part.strip()) for part in wanted.split(","))
+def _limit(name: str) -> int | None:
+    return next((most for stem, most in _MOST_TOKENS.items() if name.startswith(stem)), None)
 
 
-def _is_for(name: str, size: int) -> bool:
-    return size <= next(
-        (most for stem, most in _MOST_TOKENS.items() if name.startswith(stem)), size
-    )
+@lru_cache
+def trials(here: str) -> dict[str, Trial]:
+    """What was found on this GPU, by kernel: stored by an earlier process, or in this one."""
+    try:
+        return {trial.kernel: trial for trial in read_trials(trials_file(here))}
+    except (OSError, GptOssError):  # no folder at all
+        return {}
 
 
-def trials_file(name: str) -> Path:
+def record(here: str, trial: Trial) -> None:
+    """Keep a trial for this process and, where the cache folder can be written, for later ones."""
+    trials(here)[trial.kernel] = trial
+    _fastest.cache_clear()
+    _store(here, {trial.kernel: trial})
+
+
+def withdraw(here: str, kernel: str) -> None:
+    """Forget a kernel's trial."""
+    trials(here).pop(kernel, None)
+    _fastest.cache_clear()
+    _store(here, {kernel: None})
+
+
+def _store(here: str, changes: dict[str, Trial | None]) -> None:
+    """Change some of the trials in the file, which another process may be writing, too."""
+    with suppress(OSError, GptOssError):
+        file = trials_file(here)
+        stored = {trial.kernel: trial for trial in read_trials(file)} | changes
+        write_trials(file, [trial for trial in stored.values() if trial is not None])
+
+
+def trials_file(here: str) -> Path:
     """Where the trials of a chip with this MLX and these kernels are kept."""
-    key = f"{name} {mx.__version__} {_digest()}"
+    key = f"{here} {version('mlx')} {_digest()}"
     return cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 @lru_cache
 def _digest() -> str:
-    """A hash of all the kernels' texts."""
-    folder = resources.files("gptoss_mlx.metal")
-    texts = sorted(f.read_bytes() for f in folder.iterdir() if f.name.endswith((".h", ".metal")))
+    """A hash of all the kernels' texts, and of what launches and tries them."""
+    folders = (resources.files("gptoss_mlx.metal"), resources.files("gptoss_mlx.kernels"))
+    files = [f for folder in folders for f in folder.iterdir()]
+    texts = sorted(f.read_bytes() for f in files if f.name.endswith((".h", ".metal", ".py")))
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
@@ -144,29 +238,35 @@ def read_trials(file: Path) -> list[Trial]:
     """The trials in a file; none where it is missing or damaged."""
     try:
         raw = cast("list[dict[str, Any]]", json.loads(file.read_text("utf-8"))["trials"])
-        return [Trial(**{**t, "times": tuple(tuple(row) for row in t["times"])}) for t in raw]
+        return [_trial(**fields) for fields in raw]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def write_trials(file: Path, trials: list[Trial]) -> None:
-    """Keep trials for the next start. A folder that cannot be written is no error: they are lost."""
-    about = {"device": device(), "mlx": mx.__version__, "trials": [asdict(t) for t in trials]}
+def _trial(
+    kernel: str, error: float | None, times: list[list[float]], problem: str | None, raised: bool
+) -> Trial:
+    rows = tuple((int(size), float(ours), float(mlx)) for size, ours, mlx in times)
+    return Trial(str(kernel), error, rows, problem, raised)
+
+
+def write_trials(file: Path, found: list[Trial]) -> None:
+    """Write a file of trials, at once or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    about: dict[str, Any] = {"mlx": version("mlx"), "trials": [asdict(trial) for trial in found]}
     temporary = file.with_suffix(f".{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(about, indent=1), "utf-8")
         temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-    forget()
-
-
-@lru_cache
-def _trials(file: Path) -> dict[str, Trial]:
-    return {trial.kernel: trial for trial in read_trials(file)}
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def forget() -> None:
     """Read the file again when it is needed next."""
-    _trials.cache_clear()
+    trials.cache_clear()
+    _fastest.cache_clear()
