@@ -23,9 +23,9 @@ __all__ = ["Engine", "Generation", "GenerationStats", "OnPrefill"]
 
 OnPrefill = Callable[[int, int], object]  # prompt tokens done, prompt tokens in all
 
-# Without a fused kernel, attention keeps a (heads, chunk, positions) array of scores: on the CPU
-# smaller chunks bound it.
-_CHUNK_GPU, _CHUNK_CPU = 2048, 256
+# Tokens of a prompt that go through the layers together: enough that each expert sees many, few
+# enough that what several layers hold at once is small beside the weights.
+_PREFILL_CHUNK = 512
 
 
 @dataclass
@@ -63,10 +63,9 @@ class Generation:
 class Engine:
     """A model, and how its prompts are cut up."""
 
-    def __init__(self, model: Model, *, prefill_chunk: int | None = None) -> None:
-        on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    def __init__(self, model: Model, *, prefill_chunk: int = _PREFILL_CHUNK) -> None:
         self.model = model
-        self.prefill_chunk = prefill_chunk or (_CHUNK_CPU if on_cpu else _CHUNK_GPU)
+        self.prefill_chunk = prefill_chunk
 
     def generate(
         self,
