@@ -40,7 +40,10 @@ def main() -> None:
 
     def their_steps() -> Step:
         cache: Any = make_prompt_cache(theirs)
-        return lambda x: mx.eval(theirs(x, cache=cache)[:, -1], [c.state for c in cache])
+        head = theirs.lm_head  # of the last token only, as its own generate and ours do
+        return lambda x: mx.eval(
+            head(theirs.model(x, cache=cache)[:, -1:]), [c.state for c in cache]
+        )
 
     sides = {"gptoss-mlx": our_steps, "mlx-lm": their_steps}
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}

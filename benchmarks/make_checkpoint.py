@@ -24,7 +24,7 @@ def main() -> None:
     """Write the checkpoint and print what it cost."""
     options = _parser().parse_args()
     config = MODELS[options.model]
-    if options.layers:
+    if options.layers is not None:
         config = replace(config, num_hidden_layers=options.layers)
     started = time.monotonic()
     write_random_checkpoint(
@@ -52,11 +52,17 @@ def main() -> None:
     )
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least one layer")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write a random gpt-oss checkpoint.")
     parser.add_argument("model", choices=sorted(MODELS))
     parser.add_argument("folder", type=Path, help="must not exist")
-    parser.add_argument("--layers", type=int, help="fewer layers than the model has")
+    parser.add_argument("--layers", type=_positive, help="fewer layers than the model has")
     parser.add_argument("--layout", choices=["openai", "huggingface"], default="openai")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -10,7 +10,6 @@ What is exported is imported when it is first used, so that `gptoss-mlx --help` 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,6 @@ _HOME = {
     "ModelConfig": "config",
     "load": "models",
 }
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # MLX hands the GPU its work after so many operations, or so many MB of arrays that they touch, of
 # which it counts experts whole: by default after every one of a layer's. A layer or two at once

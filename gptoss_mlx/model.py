@@ -4,7 +4,7 @@
 
 Follows openai/gpt-oss `gpt_oss/torch/model.py`: attention sinks, a window of 128 tokens on every
 other layer, YaRN rotary positions, a router that picks 4 experts, clamped SwiGLU. It does not know
-text, sampling or files' formats; how an operation is computed is the matter of kernels.py.
+text, sampling or files' formats; how an operation is computed is the matter of kernels/.
 
 Axes: B batch, T new tokens, S tokens so far, H hidden, D head size, V vocabulary.
 """
@@ -53,7 +53,8 @@ class Model:
         V = self.config.vocab_size
         if ids.ndim != 2 or not mx.issubdtype(ids.dtype, mx.integer) or not ids.size:
             raise ValueError(f"ids must be integers (B, T), not {ids.dtype} {ids.shape}")
-        if not mx.all((ids >= 0) & (ids < V)).item():  # MLX's gather reads where it is told to
+        wide = ids.astype(mx.int64)
+        if not mx.all((wide >= 0) & (wide < V)).item():  # MLX's gather reads where it is told to
             raise ValueError(f"ids must lie in 0..{V - 1}")
         return self.logits(self.hidden_states(ids, cache))
 

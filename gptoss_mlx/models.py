@@ -42,8 +42,18 @@ def load(name: str | Path, *, dtype: mx.Dtype | None = None) -> Model:
             GPTOSS_MLX_KERNELS names a kernel that does not exist.
     """
     folder = resolve(name)
-    check.ensure()
-    return load_model(folder, dtype)
+    if (folder / "config.json").is_file():  # else there is nothing to try them for
+        check.ensure()
+    model = load_model(folder, dtype)
+    check.confirm(lambda: _first_steps(model))
+    return model
+
+
+def _first_steps(model: Model) -> mx.array:
+    """The logits after a few tokens at once and one more: what a conversation begins with."""
+    cache = model.new_cache()
+    model.hidden_states(mx.zeros((1, 5), mx.int32), cache)
+    return model.logits(model.hidden_states(mx.zeros((1, 1), mx.int32), cache))
 
 
 def resolve(name: str | Path) -> Path:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import metal_host
 import mlx.core as mx
@@ -16,6 +17,7 @@ from helpers import array, write_converted
 
 import gptoss_mlx
 from gptoss_mlx.cli import run
+from gptoss_mlx.errors import UsageError
 from gptoss_mlx.kernels import check, choice, metal, plain
 from gptoss_mlx.kernels.cases import Call, Widths
 from gptoss_mlx.kernels.check import Plan, Sizes
@@ -250,6 +252,7 @@ def test_an_unwritable_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 DIES = """
 import os, sys
 from pathlib import Path
+from threading import Thread
 from gptoss_mlx.kernels import check, choice
 choice.device = lambda: "Test GPU"
 choice.trials_file = lambda _: Path(sys.argv[1])
@@ -265,14 +268,77 @@ check.ensure()
 def test_a_kernel_that_ends_the_program(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The next start does not try it again, says so, and tries the rest."""
+    """It is tried once more; the start after that does not, says so, and tries the rest."""
     command = [sys.executable, "-c", DIES, str(choice.trials_file(GPU))]
-    assert subprocess.run(command, env=os.environ).returncode == 7
+    assert [subprocess.run(command, env=os.environ).returncode for _ in range(2)] == [7, 7]
     monkeypatch.setattr(check, "try_kernel", _good)
     check.ensure()
     [line] = caplog.messages
     assert line.startswith("kernel moe_gemm_down is off: the program ended while it was tried")
     assert kernels_on() == [name for name in choice.CHOICES if name != "moe_gemm_down"]
+
+
+def test_a_program_that_was_ended_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed window is no fault of the kernel that was being tried: it gets a second trial."""
+    command = [sys.executable, "-c", DIES, str(choice.trials_file(GPU))]
+    assert subprocess.run(command, env=os.environ).returncode == 7
+    monkeypatch.setattr(check, "try_kernel", _good)
+    check.ensure()
+    assert kernels_on() == list(choice.CHOICES)
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from threading import Thread
+from gptoss_mlx.kernels import check, choice
+choice.device = lambda: "Test GPU"
+choice.trials_file = lambda _: Path(sys.argv[1])
+def trial(name, plan):
+    print("trying", flush=True)
+    sys.stdin.readline()
+    return choice.Trial(name, 0.0, ((1, 1.0, 2.0), (2, 1.0, 2.0)))
+check.try_kernel = trial
+check.ensure()
+"""
+
+
+def test_two_first_loads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first, and then has nothing to try."""
+    command = [sys.executable, "-c", WAITS, str(choice.trials_file(GPU))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdout.readline()
+        monkeypatch.setattr(check, "try_kernel", _fail)
+        waiting = Thread(target=check.ensure)
+        waiting.start()
+        first.stdin.write(b"\n" * len(choice.CHOICES))
+        first.stdin.close()
+        waiting.join(60)
+    assert not waiting.is_alive()
+    assert kernels_on() == list(choice.CHOICES)
+
+
+def test_kernels_that_fail_in_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trials went well, but not with the model's sizes: one line, and the answer is right."""
+    expected = plain_answer(folder, monkeypatch)
+    for name in choice.CHOICES:
+        choice.record(GPU, _good(name))
+    harm(BROKEN, HARM["does not compile"], monkeypatch)
+    assert answer(folder) == expected
+    [line] = caplog.messages
+    assert line.startswith("all kernels are off for this model: ")
+
+
+def test_forced_kernels_without_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no Metal, one line says so instead of an answer."""
+    monkeypatch.undo()
+    monkeypatch.setenv(choice.VARIABLE, "qmv")
+    with pytest.raises(UsageError, match=r"none runs here.*Metal"):
+        gptoss_mlx.load(folder)
 
 
 def _good(name: str, *_: object) -> Trial:

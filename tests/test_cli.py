@@ -310,3 +310,9 @@ def test_ctrl_c_ends_generate(babbler: Path) -> None:
     assert process.returncode == 130
     assert error.endswith("Stopped.\n")
     assert "Traceback" not in error
+
+
+def test_chat_without_a_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stdin is the end of the conversation."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(["chat", "--model", "demo"]) == 0

@@ -104,6 +104,13 @@ def test_shapes(model: Model) -> None:
     assert hidden.dtype == model(ids).dtype == model.dtype == mx.float32
 
 
+@pytest.mark.parametrize("dtype", [mx.uint8, mx.int16, mx.uint64])
+def test_ids_of_any_integer_type(model: Model, dtype: mx.Dtype) -> None:
+    """However narrow, ids are ids."""
+    ids = mx.array([[1, 90, 3]])
+    assert array(model(ids.astype(dtype))).tolist() == array(model(ids)).tolist()
+
+
 def test_a_batch_is_its_rows(model: Model) -> None:
     """Sequences of a batch do not see each other."""
     ids = IDS[:, :40].reshape(2, 20)

@@ -69,6 +69,8 @@ def chat(
 
 def _inputs() -> Iterator[str]:
     """What the user types, a line at a time, until the end; Ctrl-C clears the line."""
+    if sys.stdin is None:  # closed: there is nobody to talk to
+        return
     interactive = sys.stdin.isatty()
     if interactive:
         with suppress(ImportError):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "doctor"]
 
+_TABLE_WIDTH = 100
 _PACKAGES = ("gptoss-mlx", "mlx", "mlx-lm")
 
 
@@ -132,7 +133,9 @@ def _show_table(trials: tuple[Trial, ...]) -> None:
             for size, ours, mlx in trial.times
         )
         table.add_row(*(Text(cell) for cell in (trial.kernel, error, times, _verdict(trial))))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, _TABLE_WIDTH)  # narrower, and columns would be left out
+    console.print(table)
 
 
 def _verdict(trial: Trial) -> str:

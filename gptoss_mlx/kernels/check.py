@@ -18,16 +18,18 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_mlx.errors import UsageError
 from gptoss_mlx.kernels import choice
 from gptoss_mlx.kernels.cases import Call, Case, Widths, make_case
 from gptoss_mlx.kernels.choice import Trial
 
-__all__ = ["QUICK", "THOROUGH", "Plan", "Sizes", "ensure", "try_all", "try_kernel"]
+__all__ = ["QUICK", "THOROUGH", "Plan", "Sizes", "confirm", "ensure", "try_all", "try_kernel"]
 
 # The largest difference allowed, as a share of the largest number.
 LIMITS = {mx.bfloat16: 1e-2, mx.float32: 1e-4}
 _MAX_LAUNCHES = 20
-_ENDED = "the program ended while it was tried (gptoss-mlx doctor tries it again)"
+_ENDED = "the program ended while it was tried"
+_ENDED_TWICE = f"{_ENDED}, twice (gptoss-mlx doctor tries it again)"
 logger = logging.getLogger("gptoss_mlx")
 
 
@@ -101,12 +103,45 @@ def ensure(plan: Plan | None = None) -> None:
     names, here = choice.wanted(), choice.device()
     if here is None:
         return
-    known = choice.trials(here)
+    if _untried(here, names):
+        with choice.one_process(here):
+            for name in _untried(here, names):
+                _report(_try_and_record(here, name, plan or QUICK))
     for name in names:
-        if name not in known:
-            _report(_try_and_record(here, name, plan or QUICK))
-        elif known[name].problem == _ENDED:  # nobody could be told then
-            _report(known[name])
+        if choice.trials(here)[name].problem == _ENDED_TWICE:  # nobody could be told then
+            _report(choice.trials(here)[name])
+
+
+def _untried(here: str, names: tuple[str, ...]) -> list[str]:
+    known = choice.trials(here)
+    return [name for name in names if name not in known or known[name].problem == _ENDED]
+
+
+def confirm(step: Callable[[], mx.array]) -> None:
+    """Run a loaded model once: kernels were tried with other sizes than it may have.
+
+    Where that raises or gives no numbers, they are off for this process, which is told.
+
+    Args:
+        step: gives logits.
+
+    Raises:
+        UsageError: kernels were asked for by name where none can run.
+    """
+    names, here = choice.wanted(), choice.device()
+    if not names or (here is None and not choice.is_forced()):
+        return
+    try:
+        if mx.isfinite(step()).all().item():
+            return
+        reason = "the model's logits are not numbers with them"
+    except Exception as error:
+        reason = _line(error)
+    if here is None:
+        raise UsageError(f"{choice.VARIABLE}={choice.setting()}: none runs here ({reason})")
+    for name in names:
+        choice.drop(here, Trial(name, problem=reason, raised=True))
+    logger.warning("all kernels are off for this model: %s", reason)
 
 
 def try_all(
@@ -138,7 +173,10 @@ def _try_and_record(here: str, name: str, plan: Plan) -> Trial:
 @contextmanager
 def _outlived(here: str, name: str) -> Generator[None]:
     """A kernel that takes the whole process down leaves word, so that the next start avoids it."""
-    choice.record(here, Trial(name, problem=_ENDED, raised=True))
+    before = choice.trials(here).get(name)
+    again = before is not None and before.problem == _ENDED
+    problem = _ENDED_TWICE if again else _ENDED
+    choice.record(here, Trial(name, problem=problem, raised=True))
     try:
         yield
     except BaseException:  # somebody stopped it: the kernel is not to blame

@@ -10,10 +10,12 @@ It does not know how a trial is made: that is check.py's.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
@@ -31,9 +33,11 @@ __all__ = [
     "VARIABLE",
     "Trial",
     "device",
+    "drop",
     "fastest",
     "forget",
     "is_forced",
+    "one_process",
     "read_trials",
     "record",
     "setting",
@@ -62,7 +66,7 @@ CHOICES = (
 )
 # These read the weights again for every token. Measured, they serve up to the largest size tried;
 # not measured, up to so many tokens.
-_MOST_TOKENS = {"moe_gate_up_swiglu": 4, "moe_down_combine": 4, "qmv": 8}
+_MOST_TOKENS = {"moe_gate_up_swiglu": 4, "moe_down_combine": 4, "qkv": 8, "qmv": 8}
 
 
 @dataclass(frozen=True)
@@ -199,9 +203,25 @@ def trials(here: str) -> dict[str, Trial]:
 
 def record(here: str, trial: Trial) -> None:
     """Keep a trial for this process and, where the cache folder can be written, for later ones."""
+    drop(here, trial)
+    _store(here, {trial.kernel: trial})
+
+
+def drop(here: str, trial: Trial) -> None:
+    """Hold a trial true for this process only."""
     trials(here)[trial.kernel] = trial
     _fastest.cache_clear()
-    _store(here, {trial.kernel: trial})
+
+
+@contextmanager
+def one_process(here: str) -> Generator[None]:
+    """Others that want to try kernels wait, and then find what this one found."""
+    with ExitStack() as stack:
+        with suppress(OSError, GptOssError):  # a folder that cannot be written is nobody's
+            file = stack.enter_context(trials_file(here).with_suffix(".lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            forget()
+        yield
 
 
 def withdraw(here: str, kernel: str) -> None:
