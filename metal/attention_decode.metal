@@ -34,7 +34,7 @@ if (slice > 0) write_partial(softmax, others + ((slice - 1) * GROUP + local) * P
 threadgroup_barrier(mem_flags::mem_threadgroup);
 if (slice == 0) {
   for (uint s = 0; s + 1 < SLICES; s++) merge(softmax, read_partial(others + (s * GROUP + local) * PARTIAL, lane));
-  if (SPLITS > 1) {
+  if constexpr (SPLITS > 1) {  // else OUT is T, which may be bfloat
     write_partial(softmax, out + (head * SPLITS + split) * PARTIAL, lane);
   } else {
     float2 y = finish(softmax, float(sinks[kv_head * GROUP + local]));

@@ -1,7 +1,8 @@
 // The experts as matrix products, for many tokens: (token, expert) pairs sorted by expert, in tiles of ROWS pairs.
+// Pointers to order and offsets are of any address space: MLX passes less than 8 elements in constant memory.
 //
-// A threadgroup of 4 simdgroups computes ROWS pairs x 64 outputs of one expert. In each of K / 64 steps, thread t
-// decodes one block (32 weights) of each of the 64 matrix rows' next 64 weights; the simdgroups multiply from
+// A threadgroup of 4 simdgroups computes ROWS pairs x 64 outputs of one expert. In each of K / 64 steps, the
+// threads decode the next 64 weights of the 64 matrix rows, one block of 32 each; the simdgroups multiply from
 // threadgroup memory, simdgroup s the outputs 8 s .. 8 s + 7 of the first 32 and of the second 32 matrix rows.
 #include "mxfp4.h"
 
@@ -13,8 +14,8 @@ struct Tile {
 };
 
 // offsets (E + 1,): where each expert's pairs begin. Tiles are counted expert by expert; none left: first == end.
-template <int E, int ROWS>
-inline Tile find_tile(const device uint32_t* offsets, uint tile) {
+template <int E, int ROWS, typename Offsets>
+inline Tile find_tile(Offsets offsets, uint tile) {
   for (uint expert = 0; expert < E; expert++) {
     uint first = offsets[expert], end = offsets[expert + 1];
     uint tiles = (end - first + ROWS - 1) / ROWS;
@@ -26,9 +27,8 @@ inline Tile find_tile(const device uint32_t* offsets, uint tile) {
 
 // 64 columns of ROWS rows of x (.., K), those of the pairs first .. end - 1, into a tile; zeros after `end`.
 // The row of pair p is row p / SHARED of x.
-template <int ROWS, int K, int SHARED, typename T>
-inline void load_rows(const device T* x, const device uint32_t* order, Tile tile, uint column, uint index,
-                      threadgroup T* rows) {
+template <int ROWS, int K, int SHARED, typename T, typename Order>
+inline void load_rows(const device T* x, Order order, Tile tile, uint column, uint index, threadgroup T* rows) {
   for (uint i = index; i < ROWS * STEP / 4; i += GEMM_THREADS) {
     uint row = i / (STEP / 4), at = i % (STEP / 4) * 4;
     vec<T, 4> four = vec<T, 4>(T(0));
@@ -56,9 +56,9 @@ inline void decode_block(uint4 words, uint8_t scale, threadgroup T* out) {
 
 // products (ROWS, WIDTH) = the tile's rows of x times 32 rows of `first` and 32 of `second`, transposed.
 // rows and weights are scratch: ROWS * GEMM_PITCH and WIDTH * GEMM_PITCH elements; products may lie over weights.
-template <int ROWS, int K, int SHARED, typename T>
-inline void gemm_tile(const device T* x, const device uint32_t* order, Tile tile, Mxfp4<K> first, Mxfp4<K> second,
-                      uint index, uint simdgroup, threadgroup T* rows, threadgroup T* weights,
+template <int ROWS, int K, int SHARED, typename T, typename Order>
+inline void gemm_tile(const device T* x, Order order, Tile tile, Mxfp4<K> first, Mxfp4<K> second, uint index,
+                      uint simdgroup, threadgroup T* rows, threadgroup T* weights,
                       threadgroup float* products) {
   constexpr int N = ROWS / 8;
   simdgroup_matrix<float, 8, 8> sums[2][N];

@@ -3,8 +3,8 @@
 #include "moe_gemm.h"
 #include "swiglu.h"
 threadgroup T rows[ROWS * GEMM_PITCH];
-threadgroup T weights[WIDTH * GEMM_PITCH];
-threadgroup float* products = (threadgroup float*)weights;
+threadgroup float products[WIDTH * GEMM_PITCH * sizeof(T) / 4];  // when all is multiplied; before, weights
+threadgroup T* weights = (threadgroup T*)products;
 uint index = thread_index_in_threadgroup, n = threadgroup_position_in_grid.x * 32;
 Tile tile = find_tile<E, ROWS>(offsets, threadgroup_position_in_grid.y);
 if (tile.first == tile.end) return;

@@ -5,12 +5,13 @@
 // mantissa of e2m1 are those of a half that is 2^14 times smaller.
 template <int I>
 inline float2 mxfp4_pair(uint word) {
-  uint magnitude = I < 3 ? word << (9 - 4 * I) : word >> 3;
+  uint magnitude = I < 3 ? word << (I < 3 ? 9 - 4 * I : 0) : word >> 3;
   uint sign = word << (12 - 4 * I);
   return float2(as_type<half2>((magnitude & 0x0E000E00u) | (sign & 0x80008000u)));
 }
 
-// The factor that undoes those 2^14, with the block's scale: 2^(scale - 127 + 14).
+// The factor that undoes those 2^14, with the block's scale: 2^(scale - 127 + 14). A scale of 0 counts as nothing, one
+// of 241 and more (weights of 2^114, which no checkpoint has) as infinity.
 inline float mxfp4_scale(uint8_t scale) {
   return as_type<float>(uint(scale) << 23) * 16384.0f;
 }

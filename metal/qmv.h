@@ -1,9 +1,9 @@
 // y = x @ w.T + bias + residual for one token and ROWS rows of w, by one simdgroup.
+// bias and residual are pointers of any address space: MLX passes less than 8 elements in constant memory.
 #include "matvec.h"
 
-template <int ROWS, int K, bool BIAS, bool RESIDUAL, typename Matrix, typename T>
-inline void qmv(
-    Matrix w, uint row, const device T* x, const device T* bias, const device T* residual, device T* y, uint lane) {
+template <int ROWS, int K, bool BIAS, bool RESIDUAL, typename Matrix, typename T, typename Bias, typename Residual>
+inline void qmv(Matrix w, uint row, const device T* x, Bias bias, Residual residual, device T* y, uint lane) {
   uint rows[ROWS];
   for (int r = 0; r < ROWS; r++) rows[r] = row + r;
   float sums[ROWS];

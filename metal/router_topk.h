@@ -1,6 +1,7 @@
 // The TOP largest of E logits and the softmax over them, by one simdgroup; of equal ones the first.
-template <int E, int TOP, typename T>
-inline void router_topk(const device T* logits, device uint32_t* ids, device float* scores, uint lane) {
+// logits is a pointer of any address space: MLX passes less than 8 elements in constant memory.
+template <int E, int TOP, typename Logits>
+inline void router_topk(Logits logits, device uint32_t* ids, device float* scores, uint lane) {
   constexpr int N = (E + 31) / 32;  // logits of a lane: lane, lane + 32, ...
   float mine[N], best[TOP];
   for (int i = 0; i < N; i++) mine[i] = lane + 32 * i < E ? float(logits[lane + 32 * i]) : -INFINITY;

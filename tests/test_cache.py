@@ -66,7 +66,8 @@ def test_appending_leaves_earlier_results_alone() -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 8])
 @pytest.mark.parametrize(
-    "lengths", [[1] * 12, [1] * 530, [6, 1, 1, 1], [7, 1], [8, 1], [9, 1, 1], [30, 1, 1], [3, 5, 20, 2, 1]]
+    "lengths",
+    [[1] * 12, [1] * 530, [6, 1, 1, 1], [7, 1], [8, 1], [9, 1, 1], [30, 1, 1], [3, 5, 20, 2, 1]],
 )
 def test_sliding_layers_keep_the_window(window: int, lengths: list[int]) -> None:
     """An append returns its own tokens and the window - 1 before them, in order, no others."""

@@ -352,9 +352,9 @@ def moe_gemm_down(
         template=[("T", y.dtype), ("K", K), ("H", H), ("E", E), ("ROWS", rows)],
         **_gemm_grid(H // 64, P, E, rows),
         output_shapes=[(*routing.ids.shape, H)],
-        output_dtypes=[y.dtype],
+        output_dtypes=[mx.float32],  # rounded once, when all are added up
     )
-    return residual + out.sum(axis=-2)
+    return (residual + out.sum(axis=-2)).astype(y.dtype)
 
 
 def attention_fits(q: mx.array, k: mx.array) -> bool:

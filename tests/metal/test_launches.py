@@ -17,7 +17,7 @@ from .launches import launches
 def test_a_layer_takes_at_most_12_launches(
     monkeypatch: pytest.MonkeyPatch, context: int, splits: int
 ) -> None:
-    """Two norms, seven kernels, two cache updates; one more to merge the splits of a long context."""
+    """Two norms, seven kernels, two cache updates; a long context's splits take one more."""
     counted = [_launches_of_layers(monkeypatch, layers, context) for layers in (2, 4)]
     assert (counted[1] - counted[0]) / 2 == 11 + (splits > 1) / 2
 

@@ -168,7 +168,11 @@ def _cache_one_position_short(patch: pytest.MonkeyPatch) -> None:
 
 def _positions_restart_with_each_chunk(patch: pytest.MonkeyPatch) -> None:
     rotations = kernels.rotations
-    patch.setattr(kernels, "rotations", lambda frequencies, _, T: rotations(frequencies, 0, T))
+
+    def restarted(frequencies: mx.array, _: int, T: int) -> mx.array:
+        return rotations(frequencies, 0, T)
+
+    patch.setattr(kernels, "rotations", restarted)
 
 
 # The bug, the case it is planted in, and half the relative RMS it is known to cause at least: less,
