@@ -17,7 +17,7 @@ import mlx.core as mx
 from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
 from gptoss_mlx.convert.reader import config_of, find_files, read_header
 from gptoss_mlx.errors import MissingFileError, TensorError, UsageError
-from gptoss_mlx.kernels import Matrix, concatenated, dequantize
+from gptoss_mlx.kernels import Matrix, concatenated
 
 __all__ = ["Weights", "load_weights"]
 
@@ -76,7 +76,7 @@ class Weights:
         """
         parts = [self.matrix(stem, n, width) for stem, n in rows.items()]
         if len({(p.mode, p.bits, p.group_size, p.weight.dtype) for p in parts}) > 1:
-            parts = [Matrix(dequantize(part, self.dtype)) for part in parts]
+            parts = [Matrix(part.dequantized(self.dtype)) for part in parts]
         return concatenated(parts)
 
     def finish(self) -> None:

@@ -58,6 +58,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_without_metal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Versions, the device, one line that no kernel is used and why; all is well."""
     monkeypatch.setattr(choice, "device", lambda: None)
+    monkeypatch.delitem(sys.modules, "mlx_lm", raising=False)
     assert run(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [

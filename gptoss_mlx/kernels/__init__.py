@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from gptoss_mlx.kernels import metal, plain
 from gptoss_mlx.kernels.choice import fastest
-from gptoss_mlx.kernels.plain import dequantize, embed
+from gptoss_mlx.kernels.plain import embed
 from gptoss_mlx.kernels.types import Matrix, Routing, concatenated
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Routing",
     "attention",
     "concatenated",
-    "dequantize",
     "embed",
     "linear",
     "moe_down_combine",

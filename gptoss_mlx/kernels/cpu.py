@@ -58,8 +58,8 @@ def _product(x: Floats, matrix: Matrix) -> Floats:
 
 def decoded(matrix: Matrix, rows: slice = slice(None)) -> Floats:
     """Some rows of one matrix (rows, in) as numbers."""
-    if matrix.scales is None:
-        return _floats(matrix.weight[rows])
+    if matrix.scales is None or 32 % matrix.bits:  # such numbers lie across words
+        return _floats(matrix[rows].dequantized(mx.float32))
     codes = cast("NDArray[np.uint32]", np.asarray(matrix.weight))[rows]
     groups = matrix.width // matrix.group_size
     if matrix.mode == "mxfp4":

@@ -16,7 +16,6 @@ from gptoss_mlx.kernels.types import Matrix, Routing
 
 __all__ = [
     "attention",
-    "dequantize",
     "embed",
     "linear",
     "moe_down_combine",
@@ -56,23 +55,7 @@ def linear(
 
 def embed(ids: mx.array, matrix: Matrix, dtype: mx.Dtype) -> mx.array:
     """ids (B, T) -> rows of the table (B, T, H); only those rows are dequantized."""
-    return dequantize(matrix[ids], dtype)
-
-
-def dequantize(matrix: Matrix, dtype: mx.Dtype) -> mx.array:
-    """The weight (..., out, in) as numbers."""
-    if matrix.scales is None:
-        return matrix.weight.astype(dtype)
-    weight = mx.dequantize(
-        matrix.weight,
-        scales=matrix.scales,
-        biases=matrix.biases,
-        group_size=matrix.group_size,
-        bits=matrix.bits,
-        mode=matrix.mode,
-        dtype=dtype,
-    )
-    return weight.astype(dtype)
+    return matrix[ids].dequantized(dtype)
 
 
 def qkv(

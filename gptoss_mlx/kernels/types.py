@@ -42,6 +42,21 @@ class Matrix:
         packed = self.weight.shape[-1]
         return packed if self.scales is None else packed * 32 // self.bits
 
+    def dequantized(self, dtype: mx.Dtype) -> mx.array:
+        """The weight (..., out, in) as numbers."""
+        if self.scales is None:
+            return self.weight.astype(dtype)
+        weight = mx.dequantize(
+            self.weight,
+            scales=self.scales,
+            biases=self.biases,
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            dtype=dtype,
+        )
+        return weight.astype(dtype)
+
     def __getitem__(self, row: object) -> Matrix:
         """Some of the rows, or one expert's matrix; indexed like `weight`."""
         parts = (None if a is None else a[row] for a in (self.weight, self.scales, self.biases))
