@@ -20,7 +20,7 @@ from gptoss_mlx import demo
 from gptoss_mlx.config import ModelConfig, read_config_file
 from gptoss_mlx.convert import convert
 from gptoss_mlx.convert.reader import find_files, read_header
-from gptoss_mlx.errors import CheckpointError, DiskError
+from gptoss_mlx.errors import CheckpointError, DiskError, UsageError
 from gptoss_mlx.kernels import check
 from gptoss_mlx.model import Model, load_model
 from gptoss_mlx.vocabulary import cache_folder
@@ -57,7 +57,13 @@ def _first_steps(model: Model) -> mx.array:
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder of a model; makes the demo's if it is not there yet."""
+    """The folder of a model; makes the demo's if it is not there yet.
+
+    Raises:
+        UsageError: an empty name, which would mean the current folder.
+    """
+    if name == "":
+        raise UsageError("the model's name is empty: pass the folder of a checkpoint, or demo")
     return demo_folder() if name == "demo" else Path(name).expanduser()
 
 

@@ -14,7 +14,7 @@ from checkpoints import fingerprint
 
 from gptoss_mlx import load, models
 from gptoss_mlx.config import read_config_file
-from gptoss_mlx.errors import MissingFileError
+from gptoss_mlx.errors import MissingFileError, UsageError
 from gptoss_mlx.tokenizer import VOCAB_SIZE
 
 # Both processes write the demo; its tokenizer.json, which takes seconds, they leave out.
@@ -91,6 +91,12 @@ def test_a_failed_conversion_leaves_nothing(
     with pytest.raises(ZeroDivisionError):
         load("demo")
     assert list((tmp_path / "gptoss-mlx").iterdir()) == []
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    """It comes from a variable that is not set, and must not mean the current folder."""
+    with pytest.raises(UsageError, match="empty"):
+        load("")
 
 
 def test_other_names_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

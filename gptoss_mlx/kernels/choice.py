@@ -3,8 +3,8 @@
 `GPTOSS_MLX_KERNELS` is `auto` (the default: where there is Metal, every kernel whose trial here
 went well, for the sizes at which it was faster than MLX), `off`, `all` (whatever the device, right
 and fast or not) or names of kernels (`qmv,moe_gemm`: all of that family). One that does not even
-run on this GPU never serves. Trials are kept in a file for each chip, MLX version and text of the
-kernels.
+run on this GPU never serves. Trials are kept in a file for each chip, system, MLX version and
+text of the kernels.
 It does not know how a trial is made: that is check.py's.
 """
 
@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -240,8 +241,11 @@ def _store(here: str, changes: dict[str, Trial | None]) -> None:
 
 
 def trials_file(here: str) -> Path:
-    """Where the trials of a chip with this MLX and these kernels are kept."""
-    key = f"{here} {version('mlx')} {_digest()}"
+    """Where the trials of a chip with this system, this MLX and these kernels are kept.
+
+    The system brings the compiler.
+    """
+    key = f"{here} {platform.release()} {version('mlx')} {_digest()}"
     return cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 

@@ -82,7 +82,8 @@ def test_attention(dtype: mx.Dtype, positions: int) -> None:
     assert error <= LIMITS[dtype]
 
 
-def test_a_layer_of_the_20b(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lengths", [[5, 1, 33, 1], [300, 1]])
+def test_a_layer_of_the_20b(monkeypatch: pytest.MonkeyPatch, lengths: list[int]) -> None:
     """Its widths, a sliding and a full layer with few experts: logits as those of the twins."""
     config = replace(GPT_OSS_20B, num_hidden_layers=2, num_experts=8, vocab_size=1024)
-    assert_equal(monkeypatch, random_model(config, "q8"), [5, 1, 33, 1])
+    assert_equal(monkeypatch, random_model(config, "q8"), lengths)
