@@ -20,6 +20,7 @@ import numpy as np
 from gptoss_mlx import kernels
 from gptoss_mlx.cache import Cache, LayerCache
 from gptoss_mlx.config import ModelConfig
+from gptoss_mlx.kernels import Rotary, Rotation
 from gptoss_mlx.weights import Weights, load_weights
 
 __all__ = ["Model", "load_model", "yarn_frequencies"]
@@ -38,7 +39,7 @@ class Model:
         self.config = config
         self.dtype = weights.dtype
         self.embedding = weights.matrix("model.embed_tokens", V, H)
-        self.frequencies = mx.array(yarn_frequencies(config)[0])
+        self.rotary = Rotary.of(yarn_frequencies(config)[0])
         self.blocks = [Block(config, weights, n) for n in range(config.num_hidden_layers)]
         self.norm = RMSNorm(config, weights, "model.norm")
         self.lm_head = weights.matrix("lm_head", V, H)
@@ -62,7 +63,7 @@ class Model:
         """ids (B, T), which are trusted -> what the last norm gives, (B, T, H)."""
         x = kernels.embed(ids, self.embedding, self.dtype)
         offset = 0 if cache is None else cache.offset
-        rotation = kernels.rotations(self.frequencies, offset, ids.shape[-1])
+        rotation = self.rotary.at(offset, ids.shape[-1])
         for n, block in enumerate(self.blocks):
             x = block(x, rotation, None if cache is None else cache.layers[n])
         if cache is not None:
@@ -94,8 +95,8 @@ class Block:
         self.experts_norm = RMSNorm(config, weights, f"{stem}.post_attention_layernorm")
         self.experts = Experts(config, weights, n)
 
-    def __call__(self, x: mx.array, rotation: mx.array, cache: LayerCache | None) -> mx.array:
-        """x (B, T, H), rotation (T, D) of its positions -> (B, T, H)."""
+    def __call__(self, x: mx.array, rotation: Rotation, cache: LayerCache | None) -> mx.array:
+        """x (B, T, H), the rotation of its T tokens -> (B, T, H)."""
         x = self.attention(self.attention_norm(x), rotation, cache, residual=x)
         return self.experts(self.experts_norm(x), residual=x)
 
@@ -125,9 +126,9 @@ class Attention:
         self.scale = yarn_frequencies(config)[1] ** 2 / math.sqrt(config.head_dim)
 
     def __call__(
-        self, x: mx.array, rotation: mx.array, cache: LayerCache | None, residual: mx.array
+        self, x: mx.array, rotation: Rotation, cache: LayerCache | None, residual: mx.array
     ) -> mx.array:
-        """x and residual (B, T, H), rotation (T, D) -> (B, T, H)."""
+        """x and residual (B, T, H), the rotation of the T tokens -> (B, T, H)."""
         q, k, v = kernels.qkv(
             x, self.qkv_proj, self.qkv_bias, rotation, self.heads, self.kv_heads
         )  # (B, heads, T, D), (B, kv heads, T, D) twice

@@ -9,7 +9,7 @@ from helpers import array
 from numpy.typing import NDArray
 
 from gptoss_mlx import kernels
-from gptoss_mlx.kernels import Matrix, Routing
+from gptoss_mlx.kernels import Matrix, Rotary, Routing, cpu, plain
 
 Floats = NDArray[np.float64]
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
@@ -157,7 +157,7 @@ def test_qkv(kind: str, tokens: int) -> None:
     heads, kv_heads, D = 4, 2, 8
     matrix, bias = make_matrix(kind, (heads + 2 * kv_heads) * D, H), normal(64, seed=1)
     x, frequencies = normal(2, tokens, H, seed=2), np.array([1.0, 0.5, 0.1, 0.003])
-    rotation = kernels.rotations(mx.array(frequencies.astype(np.float32)), 7, tokens)
+    rotation = Rotary.of(frequencies.astype(np.float32)).at(7, tokens)
     y = array(x) @ dequantized(matrix).T + array(bias)
     y = y.reshape(2, tokens, -1, D).swapaxes(1, 2)
     turns = np.exp(1j * np.arange(7, 7 + tokens)[:, None] * frequencies)
@@ -167,6 +167,15 @@ def test_qkv(kind: str, tokens: int) -> None:
     assert_close(q, turned[:, :heads])
     assert_close(k, turned[:, heads : heads + kv_heads])
     assert_close(v, y[:, heads + kv_heads :])
+
+
+def test_rotations_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's own operation, which a GPU uses, turns as the table does, far out as well."""
+    rotary = Rotary.of(150_000 ** -np.linspace(0, 1, 32, dtype=np.float32))
+    x = normal(2, 3, 5, 64)
+    ours = plain.rotate(x, rotary.at(4_000, 5))
+    monkeypatch.setattr(cpu, "is_used", lambda: False)
+    np.testing.assert_allclose(array(plain.rotate(x, rotary.at(4_000, 5))), array(ours), atol=2e-3)
 
 
 def test_residuals_are_added() -> None:

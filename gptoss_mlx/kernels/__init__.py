@@ -15,10 +15,12 @@ import mlx.core as mx
 from gptoss_mlx.kernels import metal, plain
 from gptoss_mlx.kernels.choice import fastest
 from gptoss_mlx.kernels.plain import embed
-from gptoss_mlx.kernels.types import Matrix, Routing, concatenated
+from gptoss_mlx.kernels.types import Matrix, Rotary, Rotation, Routing, concatenated
 
 __all__ = [
     "Matrix",
+    "Rotary",
+    "Rotation",
     "Routing",
     "attention",
     "concatenated",
@@ -27,7 +29,6 @@ __all__ = [
     "moe_down_combine",
     "moe_gate_up_swiglu",
     "qkv",
-    "rotations",
     "router_topk",
 ]
 
@@ -44,14 +45,8 @@ def linear(
     return plain.linear(x, matrix, bias, residual)
 
 
-def rotations(frequencies: mx.array, start: int, T: int) -> mx.array:
-    """Frequencies (D / 2,) in radians a token -> cosines and sines (T, D) from position `start`."""
-    angles = mx.arange(start, start + T, dtype=mx.float32)[:, None] * frequencies
-    return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
-
-
 def qkv(
-    x: mx.array, matrix: Matrix, bias: mx.array, rotation: mx.array, heads: int, kv_heads: int
+    x: mx.array, matrix: Matrix, bias: mx.array, rotation: Rotation, heads: int, kv_heads: int
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Queries, keys and values in one product, queries and keys rotated to their positions.
 
@@ -59,7 +54,7 @@ def qkv(
         x: (B, T, H).
         matrix: ((heads + 2 * kv_heads) * D, H): the rows of queries, keys, values.
         bias: one for each row.
-        rotation: (T, D), as `rotations` gives them.
+        rotation: of the T tokens.
         heads: of queries.
         kv_heads: of keys, and of values.
 
@@ -67,7 +62,7 @@ def qkv(
         (B, heads, T, D), (B, kv heads, T, D), (B, kv heads, T, D).
     """
     B, T, _ = x.shape
-    fits = T == 1 and metal.qkv_fits(matrix, rotation.shape[-1])
+    fits = T == 1 and metal.qkv_fits(matrix, rotation.head_dim)
     if fits and fastest((f"qkv_{_format(matrix)}",), B):
         return metal.qkv(x, matrix, bias, rotation, heads, kv_heads)
     return plain.qkv(x, matrix, bias, rotation, heads, kv_heads)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from gptoss_mlx.kernels import metal, plain
-from gptoss_mlx.kernels.types import Matrix, Routing
+from gptoss_mlx.kernels.types import Matrix, Rotary, Routing
 
 __all__ = ["Call", "Case", "Widths", "make_case"]
 
@@ -137,8 +138,8 @@ def _qmv(draw: _Draw, widths: Widths, kind: str) -> Case:
 def _qkv(draw: _Draw, widths: Widths, kind: str) -> Case:
     rows = (widths.heads + 2 * widths.kv_heads) * metal.HEAD
     matrix = draw.dense(kind, rows, widths.hidden)
-    angles = draw.normal(1, metal.HEAD // 2, dtype=mx.float32)
-    rotation = mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+    frequencies = 150_000.0 ** -np.linspace(0, 1, metal.HEAD // 2, dtype=np.float32)
+    rotation = Rotary.of(frequencies).at(77, 1)
 
     def calls(n: int, dtype: mx.Dtype) -> list[Call]:
         x, bias = draw.normal(n, 1, widths.hidden, dtype=dtype), draw.normal(rows, dtype=dtype)

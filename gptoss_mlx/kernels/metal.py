@@ -18,7 +18,7 @@ from typing import NamedTuple, TypedDict, cast
 
 import mlx.core as mx
 
-from gptoss_mlx.kernels.types import Matrix, Routing
+from gptoss_mlx.kernels.types import Matrix, Rotation, Routing
 
 __all__ = [
     "KERNELS",
@@ -204,14 +204,14 @@ def qkv_fits(matrix: Matrix, head_dim: int) -> bool:
 
 
 def qkv(
-    x: mx.array, matrix: Matrix, bias: mx.array, rotation: mx.array, heads: int, kv_heads: int
+    x: mx.array, matrix: Matrix, bias: mx.array, rotation: Rotation, heads: int, kv_heads: int
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """x (B, 1, H), rotation (1, D): one new token of each sequence."""
+    """x (B, 1, H): one new token of each sequence, all at the same position."""
     B, _, K = x.shape
     parts = (heads + 2 * kv_heads) * 16  # each of four rows
     q, k, v = _launch(
         _of_format("qkv", matrix),
-        inputs=[x, *matrix.arrays, bias, rotation],
+        inputs=[x, *matrix.arrays, bias, rotation.table],
         template=[
             ("T", x.dtype),
             ("K", K),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from gptoss_mlx.kernels import cpu
-from gptoss_mlx.kernels.types import Matrix, Routing
+from gptoss_mlx.kernels.types import Matrix, Rotation, Routing
 
 __all__ = [
     "attention",
@@ -59,7 +59,7 @@ def embed(ids: mx.array, matrix: Matrix, dtype: mx.Dtype) -> mx.array:
 
 
 def qkv(
-    x: mx.array, matrix: Matrix, bias: mx.array, rotation: mx.array, heads: int, kv_heads: int
+    x: mx.array, matrix: Matrix, bias: mx.array, rotation: Rotation, heads: int, kv_heads: int
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Queries, keys and values in one product, queries and keys rotated to their positions.
 
@@ -67,7 +67,7 @@ def qkv(
         x: (B, T, H).
         matrix: ((heads + 2 * kv_heads) * D, H): the rows of queries, keys, values.
         bias: one for each row.
-        rotation: (T, D): the positions' cosines (D / 2) and sines (D / 2), float32.
+        rotation: of the T tokens.
         heads: of queries.
         kv_heads: of keys, and of values.
 
@@ -80,9 +80,19 @@ def qkv(
     return rotate(q, rotation), rotate(k, rotation), v
 
 
-def rotate(x: mx.array, rotation: mx.array) -> mx.array:
+def rotate(x: mx.array, rotation: Rotation) -> mx.array:
     """x (..., T, D) turned: dimension i with i + D / 2, by the angle of that pair (RoPE)."""
-    cosine, sine = mx.split(rotation, 2, axis=-1)
+    if not cpu.is_used():
+        return mx.fast.rope(
+            x,
+            rotation.head_dim,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=rotation.start,
+            freqs=rotation.rotary.periods,
+        )
+    cosine, sine = mx.split(rotation.table, 2, axis=-1)  # made once for all layers
     a, b = mx.split(x, 2, axis=-1)
     turned = mx.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
     return turned.astype(x.dtype)

@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["ByExpert", "Matrix", "Routing", "concatenated"]
+__all__ = ["ByExpert", "Matrix", "Rotary", "Rotation", "Routing", "concatenated"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,51 @@ def concatenated(parts: list[Matrix]) -> Matrix:
     weight = joined("weight")
     assert weight is not None
     return replace(parts[0], weight=weight, scales=joined("scales"), biases=joined("biases"))
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (RoPE): how far each pair of dimensions turns with every token.
+
+    frequencies: (D / 2,) radians, float32. periods: (D / 2,) their reciprocals, as MLX takes them.
+    """
+
+    frequencies: mx.array
+    periods: mx.array
+
+    @classmethod
+    def of(cls, frequencies: NDArray[np.float32]) -> Rotary:
+        """With the float32 periods whose reciprocals come nearest to the frequencies."""
+        guess = (1 / frequencies.astype(np.float64)).astype(np.float32)
+        candidates = np.stack([np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)])
+        miss = np.abs((1 / candidates).astype(np.float64) - frequencies)
+        periods = candidates[miss.argmin(axis=0), np.arange(len(guess))]
+        return cls(mx.array(frequencies), mx.array(periods))
+
+    def at(self, start: int, T: int) -> Rotation:
+        """Of T tokens in a row, the first at position `start`."""
+        return Rotation(self, start, T)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The rotation of T tokens in a row, the first at position `start`."""
+
+    rotary: Rotary
+    start: int
+    T: int
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return 2 * self.rotary.frequencies.size
+
+    @cached_property
+    def table(self) -> mx.array:
+        """Cosines (T, D / 2) and sines (T, D / 2) beside each other, float32."""
+        positions = mx.arange(self.start, self.start + self.T, dtype=mx.float32)
+        angles = positions[:, None] * self.rotary.frequencies
+        return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
 
 
 class ByExpert(NamedTuple):

@@ -14,7 +14,7 @@ from helpers import array
 from numpy.typing import NDArray
 
 from gptoss_mlx.kernels import metal
-from gptoss_mlx.kernels.types import Matrix, Routing
+from gptoss_mlx.kernels.types import Matrix, Rotary, Routing
 
 from .inputs import TOP, Floats, dense, experts, normal, product, routing
 
@@ -52,12 +52,11 @@ def qkv(kind: str, batch: int, dtype: mx.Dtype, heads: int, kv_heads: int) -> Ca
     """Queries, keys and values of one token of each sequence."""
     rows = (heads + 2 * kv_heads) * 64
     matrix, bias = dense(kind, rows, HIDDEN, dtype), normal(rows, seed=1, dtype=dtype)
-    x, angles = normal(batch, 1, HIDDEN, seed=2, dtype=dtype), array(normal(32, seed=3, scale=9.0))
-    turns = np.concatenate([np.cos(angles), np.sin(angles)])[None].astype(np.float32)
-    rotation = mx.array(turns)
+    x = normal(batch, 1, HIDDEN, seed=2, dtype=dtype)
+    rotation = Rotary.of(150_000 ** -np.linspace(0, 1, 32, dtype=np.float32)).at(77, 1)
     y = product(array(x)[:, 0], matrix) + array(bias)
     y = y.reshape(batch, heads + 2 * kv_heads, 1, 64)
-    cosine, sine = np.split(turns.astype(np.float64), 2, axis=-1)
+    cosine, sine = np.split(array(rotation.table), 2, axis=-1)
     a, b = np.split(y, 2, axis=-1)
     turned = np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
     both = heads + kv_heads

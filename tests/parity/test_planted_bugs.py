@@ -23,7 +23,7 @@ from gptoss_mlx import kernels
 from gptoss_mlx import model as model_module
 from gptoss_mlx.cache import SlidingLayer
 from gptoss_mlx.config import ModelConfig
-from gptoss_mlx.kernels import Matrix, Routing
+from gptoss_mlx.kernels import Matrix, Rotary, Rotation, Routing
 from gptoss_mlx.model import load_model, yarn_frequencies
 from gptoss_mlx.weights import Weights
 
@@ -167,12 +167,12 @@ def _cache_one_position_short(patch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_restart_with_each_chunk(patch: pytest.MonkeyPatch) -> None:
-    rotations = kernels.rotations
+    at = Rotary.at
 
-    def restarted(frequencies: mx.array, _: int, T: int) -> mx.array:
-        return rotations(frequencies, 0, T)
+    def restarted(self: Rotary, _: int, T: int) -> Rotation:
+        return at(self, 0, T)
 
-    patch.setattr(kernels, "rotations", restarted)
+    patch.setattr(Rotary, "at", restarted)
 
 
 # The bug, the case it is planted in, and half the relative RMS it is known to cause at least: less,
