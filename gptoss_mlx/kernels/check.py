@@ -138,7 +138,8 @@ def confirm(step: Callable[[], mx.array]) -> None:
     except Exception as error:
         reason = _line(error)
     if here is None:
-        raise UsageError(f"{choice.VARIABLE}={choice.setting()}: none runs here ({reason})")
+        value = f"{choice.VARIABLE}={choice.setting()}"
+        raise UsageError(f"{value}: none runs here ({reason}); unset it to use MLX's own")
     for name in names:
         choice.drop(here, Trial(name, problem=reason, raised=True))
     logger.warning("all kernels are off for this model: %s", reason)
