@@ -22,6 +22,7 @@ from machine import describe, print_table
 from mlx_lm.models.cache import make_prompt_cache
 
 from gptoss_mlx import load
+from gptoss_mlx.models import resolve
 
 Step = Callable[[mx.array], None]
 
@@ -31,7 +32,7 @@ def main() -> None:
     options = _parser().parse_args()
     mx.random.seed(options.seed)
     ours = load(options.checkpoint)
-    theirs: Any = mlx_lm.load(options.checkpoint)[0]
+    theirs: Any = mlx_lm.load(str(resolve(options.checkpoint)))[0]
     ids = mx.random.randint(0, ours.config.vocab_size, (1, options.prompt + options.tokens))
 
     def our_steps() -> Step:
@@ -80,7 +81,7 @@ def _print(rates: dict[str, list[tuple[float, float]]], prompt: int, tokens: int
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare with mlx-lm on one checkpoint.")
-    parser.add_argument("checkpoint", help="what `convert` wrote")
+    parser.add_argument("checkpoint", help="what `convert` wrote, or demo")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=8, help="tokens to decode")
     parser.add_argument("--rounds", type=int, default=3)

@@ -71,6 +71,16 @@ def test_without_metal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "mlx_lm" not in sys.modules
 
 
+def test_forced_kernels_without_metal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The setting would break every answer: that is not well, and the remedy is said."""
+    monkeypatch.setattr(choice, "device", lambda: None)
+    monkeypatch.setenv(choice.VARIABLE, "qmv")
+    assert run(["doctor"]) == 1
+    assert f"unset {choice.VARIABLE}" in capsys.readouterr().out
+
+
 def test_json_without_metal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

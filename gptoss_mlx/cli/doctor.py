@@ -84,7 +84,10 @@ def _kernels() -> Finding:
 
     setting, here = choice.setting(), choice.device()  # the setting first: it may be wrong
     if here is None:
-        return Finding("kernels", "not used: they need Metal, and MLX has no Metal GPU here")
+        text = "not used: they need Metal, and MLX has no Metal GPU here"
+        if choice.is_forced():
+            return Finding("kernels", f"{text}; unset {choice.VARIABLE}", ok=False)
+        return Finding("kernels", text)
     try:
         trials = check.try_all(here, on_kernel=_progress)
     finally:
