@@ -131,15 +131,17 @@ def confirm(step: Callable[[], mx.array]) -> None:
     names, here = choice.wanted(), choice.device()
     if not names or (here is None and not choice.is_forced()):
         return
+    cause, reason = None, "the model's logits are not numbers with them"
     try:
         if mx.isfinite(step()).all().item():
             return
-        reason = "the model's logits are not numbers with them"
-    except Exception as error:
-        reason = _line(error)
+    except Exception as error:  # if kernels are not to blame, the model will raise it again
+        cause, reason = error, _line(error)
     if here is None:
         value = f"{choice.VARIABLE}={choice.setting()}"
-        raise UsageError(f"{value}: none runs here ({reason}); unset it to use MLX's own")
+        raise UsageError(
+            f"{value}: none runs here ({reason}); unset it to use MLX's own"
+        ) from cause
     for name in names:
         choice.drop(here, Trial(name, problem=reason, raised=True))
     logger.warning("all kernels are off for this model: %s", reason)

@@ -94,7 +94,7 @@ def _integers(words: NDArray[np.uint32], bits: int) -> NDArray[np.unsignedintege
 def attention(
     q: mx.array, k: mx.array, v: mx.array, sinks: mx.array, scale: float, window: int | None
 ) -> mx.array:
-    """Attention with sinks; shapes as in plain.py. Blocks of queries skip keys they cannot see."""
+    """`kernels.attention`. Blocks of queries skip keys they cannot see."""
     queries, keys, values = (_floats(x) for x in (q * scale, k, v))
     B, heads, T, D = q.shape
     kv_heads, S = k.shape[1:3]

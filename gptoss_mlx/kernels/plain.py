@@ -1,7 +1,7 @@
 """Every operation in plain MLX: runs where no kernel of ours does, and is what a kernel must equal.
 
 Each is a few of MLX's own operations; on MLX's CPU backend cpu.py has what is slow there with many
-tokens. It does not know which kernels exist.
+tokens. Arguments are explained in __init__.py. It does not know which kernels exist.
 
 Axes: B batch, T tokens, N = B * T tokens in a row, H hidden, I intermediate, E experts, K chosen
 experts, P = N * K pairs of a token and an expert, D head size.
@@ -61,19 +61,7 @@ def embed(ids: mx.array, matrix: Matrix, dtype: mx.Dtype) -> mx.array:
 def qkv(
     x: mx.array, matrix: Matrix, bias: mx.array, rotation: Rotation, heads: int, kv_heads: int
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Queries, keys and values in one product, queries and keys rotated to their positions.
-
-    Args:
-        x: (B, T, H).
-        matrix: ((heads + 2 * kv_heads) * D, H): the rows of queries, keys, values.
-        bias: one for each row.
-        rotation: of the T tokens.
-        heads: of queries.
-        kv_heads: of keys, and of values.
-
-    Returns:
-        (B, heads, T, D), (B, kv heads, T, D), (B, kv heads, T, D).
-    """
+    """`kernels.qkv` in MLX's operations."""
     B, T, _ = x.shape
     y = linear(x, matrix, bias).reshape(B, T, heads + 2 * kv_heads, -1).swapaxes(1, 2)
     q, k, v = mx.split(y, [heads, heads + kv_heads], axis=1)
@@ -145,19 +133,7 @@ def attention(
     scale: float,
     window: int | None,
 ) -> mx.array:
-    """Softmax attention in which each head's sink takes part of the weight and adds nothing.
-
-    Args:
-        q: (B, heads, T, D), the last T of the S positions.
-        k: (B, kv heads, S, D).
-        v: (B, kv heads, S, D).
-        sinks: (heads,), a logit that every query of the head also sees.
-        scale: multiplies the scores.
-        window: how many positions a query sees, its own included; None: all up to its own.
-
-    Returns:
-        (B, heads, T, D).
-    """
+    """`kernels.attention` in MLX's operations."""
     T, S = q.shape[-2], k.shape[-2]
     if cpu.is_used() and T > 1:
         return cpu.attention(q, k, v, sinks, scale, window)

@@ -13,6 +13,7 @@ import mlx.core as mx
 import pytest
 from helpers import random_model
 
+from gptoss_mlx import load
 from gptoss_mlx.convert.synthetic import GPT_OSS_20B
 
 from . import cases, figures
@@ -80,6 +81,12 @@ def test_attention(dtype: mx.Dtype, positions: int) -> None:
     assert k.requested_read == k.unique_read == size
     assert segments <= SEGMENTS
     assert error <= LIMITS[dtype]
+
+
+@pytest.mark.parametrize("lengths", [[1], [2], [33], [129, 1, 1], [300, 1]])
+def test_demo(monkeypatch: pytest.MonkeyPatch, lengths: list[int]) -> None:
+    """The demo with prompts of many lengths: logits as those of the twins."""
+    assert_equal(monkeypatch, load("demo", dtype=mx.float32), lengths)
 
 
 @pytest.mark.parametrize("lengths", [[5, 1, 33, 1], [300, 1]])
