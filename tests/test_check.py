@@ -18,7 +18,7 @@ from helpers import array, write_converted
 import gptoss_mlx
 from gptoss_mlx.cli import run
 from gptoss_mlx.errors import UsageError
-from gptoss_mlx.kernels import check, choice, metal, plain
+from gptoss_mlx.kernels import build, check, choice, metal, plain
 from gptoss_mlx.kernels.cases import Call, Widths
 from gptoss_mlx.kernels.check import Plan, Sizes
 from gptoss_mlx.kernels.choice import Trial, fastest
@@ -80,18 +80,18 @@ def _twice_as_fast(*_: object) -> tuple[float, float]:
 
 def _forget() -> None:
     choice.forget()
-    getattr(metal, "_built").cache_clear()  # noqa: B009  private to others
+    getattr(build, "_built").cache_clear()  # noqa: B009  private to others
 
 
 def harm(kernel: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Add a line to the end of a kernel's body."""
-    original = metal.kernel_text
+    original = build.kernel_text
 
-    def text(name: str) -> metal.KernelText:
+    def text(name: str) -> build.KernelText:
         header, body = original(name)
-        return metal.KernelText(header, body + line * (name == kernel))
+        return build.KernelText(header, body + line * (name == kernel))
 
-    monkeypatch.setattr(metal, "kernel_text", text)
+    monkeypatch.setattr(build, "kernel_text", text)
 
 
 def answer(folder: Path) -> list[float]:

@@ -17,7 +17,7 @@ import pytest
 from test_check import HARM, SMALL, harm
 
 from gptoss_mlx.cli import run
-from gptoss_mlx.kernels import check, choice, metal
+from gptoss_mlx.kernels import build, check, choice
 from gptoss_mlx.kernels.choice import Trial
 
 GPU = "Test GPU"
@@ -177,7 +177,7 @@ def test_a_real_trial(
     monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(check, "try_all", partial(check.try_all, plan=SMALL))
     choice.forget()
-    built = getattr(metal, "_built")  # noqa: B009  private to others
+    built = getattr(build, "_built")  # noqa: B009  private to others
     built.cache_clear()
     harm("router_topk", HARM[how].replace("out[token * H] = T", "scores[0] = "), monkeypatch)
     assert run(["doctor", "--json"]) == 1

@@ -1,32 +1,24 @@
-"""Builds and launches the kernels of `metal/`: for each a function that takes and gives MLX arrays.
+"""Launches the kernels of `metal/`: for each a function that takes and gives MLX arrays.
 
 It knows what a kernel needs of shapes and dtypes (`*_fits`), how its grid is laid out, and nothing
 of whether it is right or fast here: that is choice.py's. The arguments are those of the twin of the
 same name in plain.py, for one new token of each sequence where the kernel is for decode only.
-
-`mx.fast.metal_kernel` writes the function around a kernel's body, compiles it when it is first
-evaluated, and gives it the constants in `template`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib import resources
-from typing import NamedTuple, TypedDict, cast
+from typing import TypedDict
 
 import mlx.core as mx
 
+from gptoss_mlx.kernels.build import Constants, launch
 from gptoss_mlx.kernels.types import Matrix, Rotation, Routing
 
 __all__ = [
-    "KERNELS",
-    "KernelText",
     "attention_decode",
     "attention_fits",
     "gemm_fits",
-    "kernel_text",
     "matvec_fits",
     "moe_down_combine",
     "moe_gate_up_swiglu",
@@ -43,8 +35,6 @@ __all__ = [
 HEAD = 64  # the head size that the attention kernels are written for
 _SIMDGROUPS = 2  # of a threadgroup, in the matrix-vector kernels
 _LANES = 32
-_AFFINE = ["x", "w", "scales", "biases", "bias"]
-_EXPERTS = ["gate", "gate_scales", "gate_bias", "up", "up_scales", "up_bias"]
 _ATTENTION_SLICES = 2
 # Positions up to which so many threadgroups share a KV head's; more wait for more to read.
 _SPLITS = ((512, 1), (8192, 8), (1 << 30, 32))
@@ -53,100 +43,9 @@ _GEMM_THREADS = 128
 _GEMM_ROWS = ((8, 8), (16, 16))
 
 
-class _Signature(NamedTuple):
-    inputs: list[str]
-    outputs: list[str]
-    contiguous: bool = True
-
-
-KERNELS: dict[str, _Signature] = {
-    "attention_decode": _Signature(["q", "k", "v", "sinks", "scale"], ["out"], contiguous=False),
-    "attention_merge": _Signature(["partials", "sinks"], ["out"]),
-    "moe_down_combine": _Signature(
-        ["y", "ids", "scores", "w", "w_scales", "bias", "residual"], ["out"]
-    ),
-    "moe_gate_up_swiglu": _Signature(["x", "ids", *_EXPERTS, "limit"], ["y"]),
-    "moe_gemm_down": _Signature(
-        ["y", "order", "offsets", "scores", "w", "w_scales", "bias"], ["out"]
-    ),
-    "moe_gemm_gate_up": _Signature(["x", "order", "offsets", *_EXPERTS, "limit"], ["y"]),
-    "qkv_affine": _Signature([*_AFFINE, "rotation"], ["q", "k", "v"]),
-    "qkv_bf16": _Signature(["x", "w", "bias", "rotation"], ["q", "k", "v"]),
-    "qmv_affine": _Signature([*_AFFINE, "residual"], ["y"]),
-    "qmv_bf16": _Signature(["x", "w", "bias", "residual"], ["y"]),
-    "router_topk": _Signature(["logits"], ["ids", "scores"]),
-}
-
-
-class KernelText(NamedTuple):
-    """What `mx.fast.metal_kernel` is given."""
-
-    header: str
-    body: str
-
-
-@lru_cache
-def kernel_text(name: str) -> KernelText:
-    """The body of `metal/<name>.metal`, and the headers it includes pasted into one text."""
-    headers: list[str] = []
-    body = _paste(f"{name}.metal", headers)
-    return KernelText("\n".join(headers), body)
-
-
-_INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
-
-
-def _paste(file: str, headers: list[str]) -> str:
-    """A file's text without its includes, whose texts join `headers` once, deepest first."""
-    text = resources.files("gptoss_mlx.metal").joinpath(file).read_text("ascii")
-    for included in _INCLUDE.findall(text):
-        pasted = _paste(included, headers)
-        if pasted not in headers:
-            headers.append(pasted)
-    return f'#line 1 "{file}"\n' + _INCLUDE.sub("", text)
-
-
 class _Grid(TypedDict):
     grid: tuple[int, int, int]  # threads
     threadgroup: tuple[int, int, int]
-
-
-_Kernel = Callable[..., list[mx.array]]
-
-
-@lru_cache
-def _built(name: str, factory: Callable[..., _Kernel]) -> _Kernel:
-    inputs, outputs, contiguous = KERNELS[name]
-    header, body = kernel_text(name)
-    return factory(
-        name=f"gptoss_{name}",
-        input_names=inputs,
-        output_names=outputs,
-        header=header,
-        source=body,
-        ensure_row_contiguous=contiguous,
-    )
-
-
-def _launch(
-    name: str,
-    *,
-    inputs: list[mx.array],
-    template: list[tuple[str, mx.Dtype | int | bool]],
-    grid: tuple[int, int, int],
-    threadgroup: tuple[int, int, int],
-    output_shapes: Sequence[Sequence[int]],
-    output_dtypes: Sequence[mx.Dtype],
-) -> list[mx.array]:
-    factory = cast("Callable[..., _Kernel]", mx.fast.metal_kernel)
-    return _built(name, factory)(
-        inputs=inputs,
-        template=template,
-        grid=grid,
-        threadgroup=threadgroup,
-        output_shapes=output_shapes,
-        output_dtypes=output_dtypes,
-    )
 
 
 @lru_cache
@@ -174,7 +73,7 @@ def qmv(
     N = matrix.rows
     rows = 1 if N <= 256 else 4  # few rows: better that each has a simdgroup of its own
     absent = x  # what a kernel does not read must still be an array
-    [y] = _launch(
+    [y] = launch(
         _of_format("qmv", matrix),
         inputs=[
             x,
@@ -209,7 +108,7 @@ def qkv(
     """x (B, 1, H): one new token of each sequence, all at the same position."""
     B, _, K = x.shape
     parts = (heads + 2 * kv_heads) * 16  # each of four rows
-    q, k, v = _launch(
+    q, k, v = launch(
         _of_format("qkv", matrix),
         inputs=[x, *matrix.arrays, bias, rotation.table],
         template=[
@@ -234,7 +133,7 @@ def router_fits(num_experts: int, k: int) -> bool:
 def router_topk(logits: mx.array, k: int) -> Routing:
     """Router logits (N, E) -> the K experts with the largest, the largest first."""
     N, E = logits.shape
-    ids, scores = _launch(
+    ids, scores = launch(
         "router_topk",
         inputs=[logits],
         template=[("E", E), ("TOP", k)],
@@ -264,7 +163,7 @@ def moe_gate_up_swiglu(
     K, I = x.shape[-1], gate.rows  # noqa: E741  I is the intermediate size here as elsewhere
     N, top = routing.ids.shape
     rows = 2  # of gate and as many of up: four loads under way at once
-    [y] = _launch(
+    [y] = launch(
         "moe_gate_up_swiglu",
         inputs=[
             x,
@@ -287,7 +186,7 @@ def moe_down_combine(
     """y (N, K, I), residual (N, H) -> (N, H). Each pair reads its expert's matrix."""
     N, top, K = y.shape
     H, rows = down.rows, 4
-    [out] = _launch(
+    [out] = launch(
         "moe_down_combine",
         inputs=[y, routing.ids, routing.scores, *down.arrays, down_bias, residual],
         template=[("T", y.dtype), ("K", K), ("H", H), ("TOP", top), ("ROWS", rows)],
@@ -316,7 +215,7 @@ def moe_gemm_gate_up(
     K, I = x.shape[-1], gate.rows  # noqa: E741
     E, P, top = len(gate.weight), routing.ids.size, routing.ids.shape[-1]
     rows = _gemm_rows(P, E)
-    [y] = _launch(
+    [y] = launch(
         "moe_gemm_gate_up",
         inputs=[
             x,
@@ -340,7 +239,7 @@ def moe_gemm_down(
     """y (N, K, I), residual (N, H) -> (N, H). Each expert's matrix is read once for every few."""
     P, K, H, E = routing.ids.size, y.shape[-1], down.rows, len(down.weight)
     rows = _gemm_rows(P, E)
-    [out] = _launch(
+    [out] = launch(
         "moe_gemm_down",
         inputs=[
             y,
@@ -376,7 +275,7 @@ def attention_decode(
     threads = heads // k.shape[1] * _ATTENTION_SLICES * _LANES
     shape = (B, heads, 1, HEAD) if splits == 1 else (B, heads, splits, HEAD + 2)
     dtype = q.dtype if splits == 1 else mx.float32
-    [out] = _launch(
+    [out] = launch(
         "attention_decode",
         inputs=[q, k, v, sinks, _scalar(scale)],
         template=[
@@ -398,7 +297,7 @@ def attention_decode(
 def _attention_merge(partials: mx.array, sinks: mx.array, dtype: mx.Dtype) -> mx.array:
     """The softmaxes of several splits (B, heads, splits, D + 2) become one (B, heads, 1, D)."""
     B, heads, splits, _ = partials.shape
-    [out] = _launch(
+    [out] = launch(
         "attention_merge",
         inputs=[partials, sinks],
         template=[("T", dtype), ("HEADS", heads), ("SPLITS", splits)],
@@ -414,7 +313,7 @@ def _of_format(kernel: str, matrix: Matrix) -> str:
     return f"{kernel}_affine" if matrix.mode == "affine" else f"{kernel}_bf16"
 
 
-def _bits(matrix: Matrix) -> list[tuple[str, mx.Dtype | int | bool]]:
+def _bits(matrix: Matrix) -> Constants:
     return [("BITS", matrix.bits)] if matrix.mode == "affine" else []
 
 

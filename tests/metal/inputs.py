@@ -5,6 +5,8 @@ It does not know any kernel: matrices as they are stored, which experts tokens g
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 from helpers import array
@@ -12,7 +14,17 @@ from numpy.typing import NDArray
 
 from gptoss_mlx.kernels import Matrix, Routing
 
-__all__ = ["TOP", "Floats", "dense", "experts", "normal", "product", "routing", "values"]
+__all__ = [
+    "TOP",
+    "Floats",
+    "dense",
+    "experts",
+    "normal",
+    "product",
+    "routing",
+    "values",
+    "with_scale",
+]
 
 Floats = NDArray[np.float64]
 TOP = 4  # experts a token
@@ -44,6 +56,12 @@ def experts(number: int, rows: int, width: int, seed: int = 0) -> Matrix:
     words = rng.integers(0, 1 << 32, (number, rows, width // 8), dtype=np.uint32)
     scales = rng.integers(119, 123, (number, rows, width // 32), dtype=np.uint8)
     return Matrix(mx.array(words), mx.array(scales), None, 32, 4, "mxfp4")
+
+
+def with_scale(matrix: Matrix, scale: int) -> Matrix:
+    """The same codes, with scales that are all the same."""
+    assert matrix.scales is not None
+    return replace(matrix, scales=mx.full(matrix.scales.shape, scale, mx.uint8))
 
 
 def routing(tokens: int, number: int, ids: NDArray[np.int64] | None = None) -> Routing:

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gptoss_mlx.kernels.types import Matrix
-
 from . import cases
 from .cases import HIDDEN, TOKENS, Case
 from .checks import (
@@ -21,7 +19,7 @@ from .checks import (
     assert_same_in_every_order,
     traced,
 )
-from .inputs import TOP, experts
+from .inputs import TOP, experts, with_scale
 
 DTYPES = (mx.float32, mx.bfloat16)
 E = 8
@@ -126,20 +124,12 @@ def test_swiglu_limit() -> None:
     assert_right(case)
 
 
-def with_scale(scale: int, seed: int = 0) -> Matrix:
-    """Experts whose scales are all the same."""
-    matrix = experts(E, DOWN_ROWS, HIDDEN, seed)
-    assert matrix.scales is not None
-    return Matrix(
-        matrix.weight, mx.full(matrix.scales.shape, scale, mx.uint8), None, 32, 4, "mxfp4"
-    )
-
-
 @pytest.mark.usefixtures("host")
 @pytest.mark.parametrize(("scale", "factor"), [(0, 1.0), (1, 1.0), (127, 1e-2), (240, 2.0**-120)])
 def test_extreme_scales(scale: int, factor: float) -> None:
     """2^-127 may count as nothing; up to 2^113 the result is right."""
-    matrices = with_scale(scale), with_scale(scale, 1)
+    first, second = (with_scale(experts(E, DOWN_ROWS, HIDDEN, seed), scale) for seed in (0, 1))
+    matrices = first, second
     assert_right(
         cases.gate_up(5, mx.float32, E, DOWN_ROWS, grouped=True, matrices=matrices, scale=factor)
     )
