@@ -1,41 +1,142 @@
-"""The keys and values of one batch of sequences, layer by layer.
+"""The keys and values of one sequence, layer by layer.
 
-Full layers keep every position; sliding layers keep the window - 1 positions that the next token
-can still see, so their size is bounded. Keys are stored after rotation. It does not know tokens
-or layers' weights.
+Full layers keep every position, in segments: those before the last may be shared with other
+sequences and do not change any more; the last one grows. Sliding layers keep the window - 1
+positions that the next token can still see (and a few more, so that the last tokens can be taken
+back); copies of these, `Windows`, are what makes it possible to go on from an earlier position.
+Keys are stored after rotation. It does not know tokens or layers' weights.
+
+    Segment   positions a .. b in all full layers        one sequence appends to it
+    Windows   the last positions before b, sliding layers   never change
+    Cache     segments + sliding layers of one sequence   what the model is given
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import mlx.core as mx
 
 from gptoss_mlx.config import ModelConfig
+from gptoss_mlx.kernels import KV
 
-__all__ = ["Cache", "FullLayer", "LayerCache", "SlidingLayer"]
+__all__ = ["MAX_TRIM", "Cache", "FullLayer", "LayerCache", "Segment", "SlidingLayer", "Windows"]
 
-_GROWTH = 256  # positions a full layer's buffer grows by
+MAX_TRIM = 16  # tokens that can be taken back at any time
+_GROWTH = 256  # positions a buffer grows by
 
 
-class FullLayer:
-    """Every position so far, in buffers that grow in steps."""
+class Segment:
+    """Keys and values of consecutive positions in every full layer; one cache appends to them.
 
-    def __init__(self) -> None:
-        self.offset = 0
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+    It holds `length` positions and has room for `capacity`. Whoever shares it sees some of the
+    first, and must have seen to it that nobody appends any more.
+    """
 
-    def append(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-        """Add (B, kv heads, T, D); returns all S positions, (B, kv heads, S, D) each."""
-        end = self.offset + k.shape[-2]
-        self._keys = _put(self._keys, k, self.offset, end)
-        self._values = _put(self._values, v, self.offset, end)
-        self.offset = end
-        return self._keys[..., :end, :], self._values[..., :end, :]
+    def __init__(self, num_layers: int) -> None:
+        self.layers = [_Buffer() for _ in range(num_layers)]
+
+    @property
+    def length(self) -> int:
+        """Positions held in the last layer, and so in all of them."""
+        return self.layers[-1].length if self.layers else 0
+
+    def reserve(self, length: int) -> None:
+        """When it grows next, make room for so many positions at once."""
+        for layer in self.layers:
+            layer.reserved = length
+
+    def shrink(self, length: int) -> None:
+        """Keep only the first `length` positions, and give back the room behind them."""
+        for layer in self.layers:
+            layer.shrink(length)
+            mx.eval(layer.arrays)
 
     @property
     def arrays(self) -> list[mx.array]:
-        """What must be evaluated to have the cache in memory."""
+        """The buffers of all layers."""
+        return [array for layer in self.layers for array in layer.arrays]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the buffers, their free room included."""
+        return sum(array.nbytes for array in self.arrays)
+
+
+class _Buffer:
+    """Keys and values (1, kv heads, capacity, D) of one layer, `length` of them in use."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.reserved = 0
+        self._keys: mx.array | None = None
+        self._values: mx.array | None = None
+
+    def append(self, k: mx.array, v: mx.array) -> None:
+        """Add (B, kv heads, T, D)."""
+        end = self.length + k.shape[-2]
+        self._keys = self._put(self._keys, k, end)
+        self._values = self._put(self._values, v, end)
+        self.length = end
+
+    def view(self, length: int) -> KV:
+        """The first positions, without a copy."""
+        assert self._keys is not None
+        assert self._values is not None
+        return KV(self._keys[..., :length, :], self._values[..., :length, :])
+
+    def shrink(self, length: int) -> None:
+        """Copy the first positions into buffers that have no room for more."""
+        self.length = self.reserved = length
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = (
+                mx.concatenate([x[..., :length, :], x[..., :0, :]], axis=-2)
+                for x in (self._keys, self._values)
+            )
+
+    @property
+    def arrays(self) -> list[mx.array]:
         return [a for a in (self._keys, self._values) if a is not None]
+
+    def _put(self, buffer: mx.array | None, new: mx.array, end: int) -> mx.array:
+        if buffer is None or end > buffer.shape[-2]:
+            buffer = self._grown(buffer, new, end)
+        buffer[..., self.length : end, :] = new
+        return buffer
+
+    def _grown(self, buffer: mx.array | None, like: mx.array, end: int) -> mx.array:
+        capacity = -(-max(end, self.reserved) // _GROWTH) * _GROWTH
+        B, heads, _, D = like.shape
+        room = mx.zeros((B, heads, capacity - self.length, D), like.dtype)
+        if buffer is None:
+            return room
+        return mx.concatenate([buffer[..., : self.length, :], room], axis=-2)
+
+
+class FullLayer:
+    """Every position so far: views of shared segments, then a segment's own buffer."""
+
+    def __init__(self, buffer: _Buffer | None = None, shared: Sequence[KV] = ()) -> None:
+        self._buffer = buffer or _Buffer()
+        self._shared = list(shared)
+
+    def append(self, k: mx.array, v: mx.array) -> list[KV]:
+        """Add (B, kv heads, T, D); returns all positions, in order, in as many parts as there are.
+
+        The parts are views: what later appends write is not in them.
+        """
+        self._buffer.append(k, v)
+        return [*self._shared, self._buffer.view(self._buffer.length)]
+
+    def trim(self, n: int) -> None:
+        """Forget the last n positions."""
+        self._buffer.length -= n
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What an append has changed."""
+        return self._buffer.arrays
 
 
 class SlidingLayer:
@@ -44,30 +145,54 @@ class SlidingLayer:
     A decoded token is put behind them; when the room is used up, the window moves to new buffers.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, start: KV | None = None) -> None:
         self._kept = window - 1
-        self._end = 0  # of what the buffers hold
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+        self._keys, self._values = (None, None) if start is None else start
+        self._end = 0 if start is None else start.length  # of what the buffers hold
+        self._chunk: KV | None = None  # what the last append of several tokens returned
 
-    def append(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def append(self, k: mx.array, v: mx.array) -> list[KV]:
         """Add (B, kv heads, T, D); returns the kept positions and the new ones."""
         begin, end = max(0, self._end - self._kept), self._end + k.shape[-2]
+        self._chunk = None
         if self._keys is None or self._values is None or end > self._keys.shape[-2]:
-            return self._move(k, v)
+            return [self._move(k, v)]
         self._keys[..., self._end : end, :] = k
         self._values[..., self._end : end, :] = v
         self._end = end
-        return self._keys[..., begin:end, :], self._values[..., begin:end, :]
+        return [KV(self._keys[..., begin:end, :], self._values[..., begin:end, :])]
 
-    def _move(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def window(self, back: int = 0) -> KV:
+        """The kept positions as they were `back` positions ago.
+
+        At most MAX_TRIM ago, or within the last append.
+        """
+        if self._chunk is not None:
+            k, v, end = *self._chunk, self._chunk.length - back
+        else:
+            k, v, end = self._keys, self._values, self._end - back
+        assert k is not None
+        assert v is not None
+        begin = max(0, end - self._kept)
+        return KV(k[..., begin:end, :], v[..., begin:end, :])
+
+    def trim(self, n: int) -> None:
+        """Forget the last n positions, at most MAX_TRIM."""
+        self._chunk = None
+        self._end -= n
+
+    def _move(self, k: mx.array, v: mx.array) -> KV:
+        T = k.shape[-2]
         if self._keys is not None and self._values is not None:
-            held = slice(max(0, self._end - self._kept), self._end)
+            held = slice(max(0, self._end - self._kept - MAX_TRIM), self._end)
             k = mx.concatenate([self._keys[..., held, :], k], axis=-2)
             v = mx.concatenate([self._values[..., held, :], v], axis=-2)
-        self._end = min(self._kept, k.shape[-2])
+        self._end = min(self._kept + MAX_TRIM, k.shape[-2])
         self._keys, self._values = (self._with_room(x) for x in (k, v))
-        return k, v
+        begin = max(0, k.shape[-2] - T - self._kept)
+        seen = KV(k[..., begin:, :], v[..., begin:, :])
+        self._chunk = seen if T > 1 else None
+        return seen
 
     def _with_room(self, x: mx.array) -> mx.array:
         """The last positions of x, and zeros behind them."""
@@ -77,40 +202,88 @@ class SlidingLayer:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """What must be evaluated to have the cache in memory."""
+        """What an append has changed."""
         return [a for a in (self._keys, self._values) if a is not None]
 
 
 LayerCache = FullLayer | SlidingLayer
 
 
-class Cache:
-    """One layer cache for each layer of a model."""
+@dataclass(frozen=True)
+class Windows:
+    """A copy of what the sliding layers keep before `position`.
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.layers: list[LayerCache] = [
-            SlidingLayer(config.sliding_window) if config.is_sliding(i) else FullLayer()
-            for i in range(config.num_hidden_layers)
-        ]
-        self.offset = 0  # tokens held
+    keys and values: (sliding layers, 1, kv heads, at most window - 1, D).
+    """
+
+    position: int
+    keys: mx.array
+    values: mx.array
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both arrays."""
+        return self.keys.nbytes + self.values.nbytes
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Every array of every layer."""
+        """What must be evaluated to have the copy."""
+        return [self.keys, self.values]
+
+
+class Cache:
+    """One layer cache for each layer of a model; empty, or going on from an earlier position.
+
+    Args:
+        config: the model's.
+        segment: which new positions are appended to; by default one of its own.
+        shared: the segments before it, and how many positions of each belong to this sequence.
+        windows: what the sliding layers kept at the end of all those.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        segment: Segment | None = None,
+        shared: Sequence[tuple[Segment, int]] = (),
+        windows: Windows | None = None,
+    ) -> None:
+        full = [n for n in range(config.num_hidden_layers) if not config.is_sliding(n)]
+        segment = segment or Segment(len(full))
+        self.offset = sum(length for _, length in shared) + segment.length  # tokens held
+        self.layers: list[LayerCache] = []
+        for n in range(config.num_hidden_layers):
+            at = n // 2  # among the layers of its kind, which alternate
+            if config.is_sliding(n):
+                start = None if windows is None else KV(windows.keys[at], windows.values[at])
+                self.layers.append(SlidingLayer(config.sliding_window, start))
+            else:
+                views = [part.layers[at].view(length) for part, length in shared]
+                self.layers.append(FullLayer(segment.layers[at], views))
+
+    def advance(self, T: int) -> None:
+        """The model has appended T tokens to every layer."""
+        self.offset += T
+
+    def trim(self, n: int) -> None:
+        """Forget the last n tokens: at most MAX_TRIM, and only ones that this cache appended."""
+        for layer in self.layers:
+            layer.trim(n)
+        self.offset -= n
+
+    def windows(self, position: int | None = None) -> Windows:
+        """A copy, not yet evaluated, of the sliding layers as they were at a position.
+
+        By default the present one; at most MAX_TRIM before, or within the last append.
+        """
+        position = self.offset if position is None else position
+        back = self.offset - position
+        kept = [layer.window(back) for layer in self.layers if isinstance(layer, SlidingLayer)]
+        return Windows(
+            position, mx.stack([kv.keys for kv in kept]), mx.stack([kv.values for kv in kept])
+        )
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What must be evaluated to have the last tokens in memory."""
         return [array for layer in self.layers for array in layer.arrays]
-
-
-def _put(buffer: mx.array | None, new: mx.array, start: int, end: int) -> mx.array:
-    if buffer is None or end > buffer.shape[-2]:
-        buffer = _grown(buffer, new, start, end)
-    buffer[..., start:end, :] = new
-    return buffer
-
-
-def _grown(buffer: mx.array | None, like: mx.array, start: int, end: int) -> mx.array:
-    capacity = -(-end // _GROWTH) * _GROWTH
-    B, heads, _, D = like.shape
-    if buffer is None:
-        return mx.zeros((B, heads, capacity, D), like.dtype)
-    room = mx.zeros((B, heads, capacity - start, D), like.dtype)
-    return mx.concatenate([buffer[..., :start, :], room], axis=-2)

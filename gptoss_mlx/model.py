@@ -12,6 +12,7 @@ Axes: B batch, T new tokens, S tokens so far, H hidden, D head size, V vocabular
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -20,7 +21,7 @@ import numpy as np
 from gptoss_mlx import kernels
 from gptoss_mlx.cache import Cache, LayerCache
 from gptoss_mlx.config import ModelConfig
-from gptoss_mlx.kernels import Rotary, Rotation
+from gptoss_mlx.kernels import KV, Rotary, Rotation
 from gptoss_mlx.weights import Weights, load_weights
 
 __all__ = ["Model", "load_model", "yarn_frequencies"]
@@ -29,9 +30,9 @@ __all__ = ["Model", "load_model", "yarn_frequencies"]
 class Model:
     """A gpt-oss model in memory.
 
-    Calling it with ids (B, T) and perhaps a cache, which then holds T more tokens, gives the logits
-    (B, T, V). Generation needs only the last token's: `hidden_states`, then `logits` of the last
-    row.
+    Calling it with ids (B, T) and perhaps a cache for each row, which then hold T more tokens,
+    gives the logits (B, T, V). Generation needs only the last token's: `hidden_states`, then
+    `logits` of the last position.
     """
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
@@ -45,8 +46,8 @@ class Model:
         self.lm_head = weights.matrix("lm_head", V, H)
         weights.finish()
 
-    def __call__(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
-        """ids (B, T) -> logits (B, T, V).
+    def __call__(self, ids: mx.array, *caches: Cache) -> mx.array:
+        """ids (B, T), no cache or B of them -> logits (B, T, V).
 
         Raises:
             ValueError: not a matrix of whole numbers, all of them in the vocabulary.
@@ -57,17 +58,17 @@ class Model:
         wide = ids.astype(mx.int64)
         if not mx.all((wide >= 0) & (wide < V)).item():  # MLX's gather reads where it is told to
             raise ValueError(f"ids must lie in 0..{V - 1}")
-        return self.logits(self.hidden_states(ids, cache))
+        return self.logits(self.hidden_states(ids, *caches))
 
-    def hidden_states(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
-        """ids (B, T), which are trusted -> what the last norm gives, (B, T, H)."""
+    def hidden_states(self, ids: mx.array, *caches: Cache) -> mx.array:
+        """ids (B, T), which are trusted, no cache or B -> what the last norm gives, (B, T, H)."""
+        B, T = ids.shape
         x = kernels.embed(ids, self.embedding, self.dtype)
-        offset = 0 if cache is None else cache.offset
-        rotation = self.rotary.at(offset, ids.shape[-1])
+        rotation = self.rotary.at([cache.offset for cache in caches] or [0] * B, T)
         for n, block in enumerate(self.blocks):
-            x = block(x, rotation, None if cache is None else cache.layers[n])
-        if cache is not None:
-            cache.offset += ids.shape[-1]
+            x = block(x, rotation, [cache.layers[n] for cache in caches])
+        for cache in caches:
+            cache.advance(T)
         return self.norm(x)
 
     def logits(self, x: mx.array) -> mx.array:
@@ -95,9 +96,9 @@ class Block:
         self.experts_norm = RMSNorm(config, weights, f"{stem}.post_attention_layernorm")
         self.experts = Experts(config, weights, n)
 
-    def __call__(self, x: mx.array, rotation: Rotation, cache: LayerCache | None) -> mx.array:
-        """x (B, T, H), the rotation of its T tokens -> (B, T, H)."""
-        x = self.attention(self.attention_norm(x), rotation, cache, residual=x)
+    def __call__(self, x: mx.array, rotation: Rotation, caches: Sequence[LayerCache]) -> mx.array:
+        """x (B, T, H), the rotation of its tokens, no cache or B -> (B, T, H)."""
+        x = self.attention(self.attention_norm(x), rotation, caches, residual=x)
         return self.experts(self.experts_norm(x), residual=x)
 
     @property
@@ -126,16 +127,25 @@ class Attention:
         self.scale = yarn_frequencies(config)[1] ** 2 / math.sqrt(config.head_dim)
 
     def __call__(
-        self, x: mx.array, rotation: Rotation, cache: LayerCache | None, residual: mx.array
+        self, x: mx.array, rotation: Rotation, caches: Sequence[LayerCache], residual: mx.array
     ) -> mx.array:
-        """x and residual (B, T, H), the rotation of the T tokens -> (B, T, H)."""
+        """x and residual (B, T, H), the rotation of the tokens, no cache or B -> (B, T, H)."""
         q, k, v = kernels.qkv(
             x, self.qkv_proj, self.qkv_bias, rotation, self.heads, self.kv_heads
         )  # (B, heads, T, D), (B, kv heads, T, D) twice
-        if cache is not None:
-            k, v = cache.append(k, v)
-        y = kernels.attention(q, k, v, self.sinks, self.scale, self.window)
+        y = self._attend(q, KV(k, v), caches)
         return self.o_proj(y.swapaxes(1, 2).reshape(*x.shape[:-1], -1), residual)
+
+    def _attend(self, q: mx.array, new: KV, caches: Sequence[LayerCache]) -> mx.array:
+        """Sequences differ in length, so that each attends to its own positions by itself."""
+        if not caches:
+            return kernels.attention(q, [new], self.sinks, self.scale, self.window)
+        rows: list[mx.array] = []
+        for b, cache in enumerate(caches):
+            parts = cache.append(*(new if len(caches) == 1 else (x[b : b + 1] for x in new)))
+            one = q if len(caches) == 1 else q[b : b + 1]
+            rows.append(kernels.attention(one, parts, self.sinks, self.scale, self.window))
+        return rows[0] if len(rows) == 1 else mx.concatenate(rows)
 
     @property
     def arrays(self) -> list[mx.array]:

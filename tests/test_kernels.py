@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from helpers import array
 from numpy.typing import NDArray
 
 from gptoss_mlx import kernels
-from gptoss_mlx.kernels import Matrix, Rotary, Routing, cpu, plain
+from gptoss_mlx.kernels import KV, Matrix, Rotary, Routing, cpu, plain
 
 Floats = NDArray[np.float64]
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
@@ -157,10 +159,11 @@ def test_qkv(kind: str, tokens: int) -> None:
     heads, kv_heads, D = 4, 2, 8
     matrix, bias = make_matrix(kind, (heads + 2 * kv_heads) * D, H), normal(64, seed=1)
     x, frequencies = normal(2, tokens, H, seed=2), np.array([1.0, 0.5, 0.1, 0.003])
-    rotation = Rotary.of(frequencies.astype(np.float32)).at(7, tokens)
+    rotation = Rotary.of(frequencies.astype(np.float32)).at([7, 30], tokens)
     y = array(x) @ dequantized(matrix).T + array(bias)
     y = y.reshape(2, tokens, -1, D).swapaxes(1, 2)
-    turns = np.exp(1j * np.arange(7, 7 + tokens)[:, None] * frequencies)
+    positions = np.array([[7], [30]]) + np.arange(tokens)
+    turns = np.exp(1j * positions[:, None, :, None] * frequencies)
     turned = (y[..., : D // 2] + 1j * y[..., D // 2 :]) * turns
     turned = np.concatenate([turned.real, turned.imag], axis=-1)
     q, k, v = kernels.qkv(x, matrix, bias, rotation, heads, kv_heads)
@@ -169,13 +172,15 @@ def test_qkv(kind: str, tokens: int) -> None:
     assert_close(v, y[:, heads + kv_heads :])
 
 
-def test_rotations_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("starts", [(4_000,), (0, 4_000)])
+def test_rotations_agree(monkeypatch: pytest.MonkeyPatch, starts: tuple[int, ...]) -> None:
     """MLX's own operation, which a GPU uses, turns as the table does, far out as well."""
     rotary = Rotary.of(150_000 ** -np.linspace(0, 1, 32, dtype=np.float32))
-    x = normal(2, 3, 5, 64)
-    ours = plain.rotate(x, rotary.at(4_000, 5))
+    x = normal(len(starts), 3, 5, 64)
+    rotation = rotary.at(starts, 5)
+    ours = plain.rotate(x, rotation)
     monkeypatch.setattr(cpu, "is_used", lambda: False)
-    np.testing.assert_allclose(array(plain.rotate(x, rotary.at(4_000, 5))), array(ours), atol=2e-3)
+    np.testing.assert_allclose(array(plain.rotate(x, rotation)), array(ours), atol=2e-3)
 
 
 def test_residuals_are_added() -> None:
@@ -209,13 +214,16 @@ def test_attention(heads: int, kv_heads: int, T: int, S: int, window: int | None
     k, v = (normal(2, kv_heads, S, 32, seed=seed) for seed in (2, 3))
     sinks = normal(heads, seed=4, scale=2.0)
     expected = naive_attention(array(q), array(k), array(v), array(sinks), 0.3, window)
-    assert_close(kernels.attention(q, k, v, sinks, 0.3, window), expected)
+    assert_close(kernels.attention(q, [KV(k, v)], sinks, 0.3, window), expected)
+    cuts = sorted([0, S // 3, S - T, S])
+    parts = [KV(k[..., a:b, :], v[..., a:b, :]) for a, b in pairwise(cuts) if a < b]
+    assert_close(kernels.attention(q, parts, sinks, 0.3, window), expected)
 
 
 def test_a_large_sink_takes_all_weight() -> None:
     """A head with a huge sink attends to nothing, and one with a tiny sink as if it had none."""
     q, k, v = (normal(1, 2, 1, 32, seed=seed) for seed in range(3))
-    y = kernels.attention(q, k, v, mx.array([80.0, -80.0]), 1.0, None)
+    y = kernels.attention(q, [KV(k, v)], mx.array([80.0, -80.0]), 1.0, None)
     assert_close(y[:, 0], np.zeros((1, 1, 32)))
     assert_close(y[:, 1], array(v[:, 1]))
 

@@ -142,6 +142,20 @@ def test_a_cache_changes_nothing(model: Model, cuts: list[int]) -> None:
     np.testing.assert_allclose(array(mx.concatenate(pieces, axis=1)), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("T", [1, 3])
+def test_sequences_of_a_batch_are_independent(model: Model, T: int) -> None:
+    """Rows that are at different positions have the logits they would have alone."""
+    lengths = (1, 8, 30, 260)
+    caches = [model.new_cache() for _ in lengths]
+    for cache, length in zip(caches, lengths, strict=True):
+        model(IDS[:, :length], cache)
+    new = mx.concatenate([IDS[:, length : length + T] for length in lengths])
+    for row, length in zip(array(model(new, *caches)), lengths, strict=True):
+        expected = array(model(IDS[:, : length + T]))[0, -T:]
+        np.testing.assert_allclose(row, expected, atol=1e-3)
+    assert [cache.offset for cache in caches] == [length + T for length in lengths]
+
+
 @pytest.mark.parametrize("dense", ["bf16", "q8", "q4"])
 def test_dense_formats(tmp_path: Path, model: Model, dense: Dense) -> None:
     """Dense matrices are read in the format they have, and quantized ones are near the original."""

@@ -10,14 +10,17 @@ experts, D head size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from gptoss_mlx.kernels import metal, plain
 from gptoss_mlx.kernels.choice import fastest
 from gptoss_mlx.kernels.plain import embed
-from gptoss_mlx.kernels.types import Matrix, Rotary, Rotation, Routing, concatenated
+from gptoss_mlx.kernels.types import KV, Matrix, Rotary, Rotation, Routing, concatenated
 
 __all__ = [
+    "KV",
     "Matrix",
     "Rotary",
     "Rotation",
@@ -54,7 +57,7 @@ def qkv(
         x: (B, T, H).
         matrix: ((heads + 2 * kv_heads) * D, H): the rows of queries, keys, values.
         bias: one for each row.
-        rotation: of the T tokens.
+        rotation: of the sequences' T tokens.
         heads: of queries.
         kv_heads: of keys, and of values.
 
@@ -118,19 +121,13 @@ def moe_down_combine(
 
 
 def attention(
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
-    sinks: mx.array,
-    scale: float,
-    window: int | None,
+    q: mx.array, parts: Sequence[KV], sinks: mx.array, scale: float, window: int | None
 ) -> mx.array:
     """Softmax attention in which each head's sink takes part of the weight and adds nothing.
 
     Args:
         q: (B, heads, T, D), the last T of the S positions.
-        k: (B, kv heads, S, D).
-        v: (B, kv heads, S, D).
+        parts: the keys and values of the S positions, in one piece or in several, in order.
         sinks: (heads,), a logit that every query of the head also sees.
         scale: multiplies the scores.
         window: how many positions a query sees, its own included; None: all up to its own.
@@ -138,11 +135,11 @@ def attention(
     Returns:
         (B, heads, T, D).
     """
-    S = k.shape[-2]
-    fits = metal.attention_fits(q, k) and (window is None or window >= S)
+    S = sum(part.length for part in parts)
+    fits = metal.attention_fits(q, parts) and (window is None or window >= S)
     if fits and fastest(("attention_decode",), S):
-        return metal.attention_decode(q, k, v, sinks, scale)
-    return plain.attention(q, k, v, sinks, scale, window)
+        return metal.attention_decode(q, parts, sinks, scale)
+    return plain.attention(q, parts, sinks, scale, window)
 
 
 def _format(matrix: Matrix) -> str:

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from gptoss_mlx.kernels import metal, plain
-from gptoss_mlx.kernels.types import Matrix, Rotary, Routing
+from gptoss_mlx.kernels.types import KV, Matrix, Rotary, Routing
 
 __all__ = ["Call", "Case", "Widths", "make_case"]
 
@@ -139,9 +139,10 @@ def _qkv(draw: _Draw, widths: Widths, kind: str) -> Case:
     rows = (widths.heads + 2 * widths.kv_heads) * metal.HEAD
     matrix = draw.dense(kind, rows, widths.hidden)
     frequencies = 150_000.0 ** -np.linspace(0, 1, metal.HEAD // 2, dtype=np.float32)
-    rotation = Rotary.of(frequencies).at(77, 1)
+    rotary = Rotary.of(frequencies)
 
     def calls(n: int, dtype: mx.Dtype) -> list[Call]:
+        rotation = rotary.at([77 + 3 * i for i in range(n)], 1)
         x, bias = draw.normal(n, 1, widths.hidden, dtype=dtype), draw.normal(rows, dtype=dtype)
         stored = _stored_for(dtype, matrix)
         arguments = (x, stored, bias, rotation, widths.heads, widths.kv_heads)
@@ -196,15 +197,19 @@ def _attention(draw: _Draw, widths: Widths) -> Case:
         k, v = (draw.normal(1, widths.kv_heads, n + 64, metal.HEAD, dtype=dtype) for _ in "kv")
         sinks = draw.normal(widths.heads, dtype=dtype)
         arguments = (q, k[..., :n, :], v[..., :n, :], sinks, metal.HEAD**-0.5)
-        return [Call(metal.attention_decode, _attend_to_all, arguments)]
+        return [Call(_decode, _attend_to_all, arguments)]
 
     return calls
+
+
+def _decode(q: mx.array, k: mx.array, v: mx.array, sinks: mx.array, scale: float) -> mx.array:
+    return metal.attention_decode(q, [KV(k, v)], sinks, scale)
 
 
 def _attend_to_all(
     q: mx.array, k: mx.array, v: mx.array, sinks: mx.array, scale: float
 ) -> mx.array:
-    return plain.attention(q, k, v, sinks, scale, None)
+    return plain.attention(q, [KV(k, v)], sinks, scale, None)
 
 
 _MAKERS: dict[str, Callable[[_Draw, Widths], Case]] = {

@@ -7,13 +7,14 @@ same name in plain.py, for one new token of each sequence where the kernel is fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypedDict
 
 import mlx.core as mx
 
 from gptoss_mlx.kernels.build import Constants, launch
-from gptoss_mlx.kernels.types import Matrix, Rotation, Routing
+from gptoss_mlx.kernels.types import KV, Matrix, Rotation, Routing
 
 __all__ = [
     "attention_decode",
@@ -105,7 +106,7 @@ def qkv_fits(matrix: Matrix, head_dim: int) -> bool:
 def qkv(
     x: mx.array, matrix: Matrix, bias: mx.array, rotation: Rotation, heads: int, kv_heads: int
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """x (B, 1, H): one new token of each sequence, all at the same position."""
+    """x (B, 1, H): one new token of each sequence."""
     B, _, K = x.shape
     parts = (heads + 2 * kv_heads) * 16  # each of four rows
     q, k, v = launch(
@@ -256,22 +257,32 @@ def moe_gemm_down(
     return (residual + out.sum(axis=-2)).astype(y.dtype)
 
 
-def attention_fits(q: mx.array, k: mx.array) -> bool:
+def attention_fits(q: mx.array, parts: Sequence[KV]) -> bool:
     """Whether this is one new token of each sequence, and heads as the kernel knows them."""
     _, heads, T, D = q.shape
-    return T == 1 and D == HEAD and heads == 8 * k.shape[1]
+    return T == 1 and D == HEAD and heads == 8 * parts[0].keys.shape[1]
 
 
-def attention_decode(
-    q: mx.array, k: mx.array, v: mx.array, sinks: mx.array, scale: float
-) -> mx.array:
-    """q (B, heads, 1, D) sees all of k and v (B, kv heads, S, D) -> (B, heads, 1, D).
+def attention_decode(q: mx.array, parts: Sequence[KV], sinks: mx.array, scale: float) -> mx.array:
+    """q (B, heads, 1, D) sees all positions of all parts -> (B, heads, 1, D).
 
-    k and v may be views of a longer cache; the D numbers of a position, and the positions of a
-    head, must follow each other.
+    Keys and values may be views of a longer cache; the D numbers of a position, and the positions
+    of a head, must follow each other. Several parts cost a launch each, and no copy.
     """
+    splits = [next(n for positions, n in _SPLITS if kv.length <= positions) for kv in parts]
+    if splits == [1]:
+        return _attend(q, parts[0], sinks, scale, 1)
+    pairs = zip(parts, splits, strict=True)
+    partials = [_attend(q, kv, sinks, scale, max(2, n)) for kv, n in pairs]
+    return _attention_merge(
+        partials[0] if len(parts) == 1 else mx.concatenate(partials, axis=2), sinks, q.dtype
+    )
+
+
+def _attend(q: mx.array, kv: KV, sinks: mx.array, scale: float, splits: int) -> mx.array:
+    """What q sees of one part: (B, heads, 1, D), or that many partial softmaxes (..., D + 2)."""
     B, heads, _, _ = q.shape
-    splits = next(n for positions, n in _SPLITS if k.shape[2] <= positions)
+    k, v = kv
     threads = heads // k.shape[1] * _ATTENTION_SLICES * _LANES
     shape = (B, heads, 1, HEAD) if splits == 1 else (B, heads, splits, HEAD + 2)
     dtype = q.dtype if splits == 1 else mx.float32
@@ -291,7 +302,7 @@ def attention_decode(
         output_shapes=[shape],
         output_dtypes=[dtype],
     )
-    return out if splits == 1 else _attention_merge(out, sinks, q.dtype)
+    return out
 
 
 def _attention_merge(partials: mx.array, sinks: mx.array, dtype: mx.Dtype) -> mx.array:

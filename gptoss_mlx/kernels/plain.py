@@ -9,10 +9,12 @@ experts, P = N * K pairs of a token and an expert, D head size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from gptoss_mlx.kernels import cpu
-from gptoss_mlx.kernels.types import Matrix, Rotation, Routing
+from gptoss_mlx.kernels.types import KV, Matrix, Rotation, Routing
 
 __all__ = [
     "attention",
@@ -77,10 +79,10 @@ def rotate(x: mx.array, rotation: Rotation) -> mx.array:
             traditional=False,
             base=None,
             scale=1.0,
-            offset=rotation.start,
+            offset=rotation.starts[0] if len(rotation.starts) == 1 else rotation.offsets,
             freqs=rotation.rotary.periods,
         )
-    cosine, sine = mx.split(rotation.table, 2, axis=-1)  # made once for all layers
+    cosine, sine = mx.split(rotation.table[:, None], 2, axis=-1)  # made once for all layers
     a, b = mx.split(x, 2, axis=-1)
     turned = mx.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
     return turned.astype(x.dtype)
@@ -126,14 +128,13 @@ def moe_down_combine(
 
 
 def attention(
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
-    sinks: mx.array,
-    scale: float,
-    window: int | None,
+    q: mx.array, parts: Sequence[KV], sinks: mx.array, scale: float, window: int | None
 ) -> mx.array:
     """`kernels.attention` in MLX's operations."""
+    k, v = parts[0]
+    if len(parts) > 1:
+        k = mx.concatenate([part.keys for part in parts], axis=-2)
+        v = mx.concatenate([part.values for part in parts], axis=-2)
     T, S = q.shape[-2], k.shape[-2]
     if cpu.is_used() and T > 1:
         return cpu.attention(q, k, v, sinks, scale, window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -10,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ByExpert", "Matrix", "Rotary", "Rotation", "Routing", "concatenated"]
+__all__ = ["KV", "ByExpert", "Matrix", "Rotary", "Rotation", "Routing", "concatenated"]
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,17 @@ class Rotary:
         periods = candidates[miss.argmin(axis=0), np.arange(len(guess))]
         return cls(mx.array(frequencies), mx.array(periods))
 
-    def at(self, start: int, T: int) -> Rotation:
-        """Of T tokens in a row, the first at position `start`."""
-        return Rotation(self, start, T)
+    def at(self, starts: Sequence[int], T: int) -> Rotation:
+        """Of T tokens in a row for each sequence, the first of them at its position in `starts`."""
+        return Rotation(self, tuple(starts), T)
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """The rotation of T tokens in a row, the first at position `start`."""
+    """The rotation of B sequences' T tokens in a row, the first at positions `starts` (B,)."""
 
     rotary: Rotary
-    start: int
+    starts: tuple[int, ...]
     T: int
 
     @property
@@ -118,10 +119,27 @@ class Rotation:
 
     @cached_property
     def table(self) -> mx.array:
-        """Cosines (T, D / 2) and sines (T, D / 2) beside each other, float32."""
-        positions = mx.arange(self.start, self.start + self.T, dtype=mx.float32)
-        angles = positions[:, None] * self.rotary.frequencies
+        """Cosines (B, T, D / 2) and sines (B, T, D / 2) beside each other, float32."""
+        positions = self.offsets[:, None] + mx.arange(self.T)
+        angles = positions[..., None].astype(mx.float32) * self.rotary.frequencies
         return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+
+    @cached_property
+    def offsets(self) -> mx.array:
+        """`starts` as an array."""
+        return mx.array(self.starts)
+
+
+class KV(NamedTuple):
+    """Keys and values of consecutive positions: (B, kv heads, S, D) each."""
+
+    keys: mx.array
+    values: mx.array
+
+    @property
+    def length(self) -> int:
+        """S."""
+        return self.keys.shape[-2]
 
 
 class ByExpert(NamedTuple):

@@ -5,7 +5,7 @@ The inner widths are those of gpt-oss; how many rows a matrix has is up to the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import mlx.core as mx
@@ -14,7 +14,7 @@ from helpers import array
 from numpy.typing import NDArray
 
 from gptoss_mlx.kernels import metal
-from gptoss_mlx.kernels.types import Matrix, Rotary, Routing
+from gptoss_mlx.kernels.types import KV, Matrix, Rotary, Routing
 
 from .inputs import TOP, Floats, dense, experts, normal, product, routing
 
@@ -53,10 +53,12 @@ def qkv(kind: str, batch: int, dtype: mx.Dtype, heads: int, kv_heads: int) -> Ca
     rows = (heads + 2 * kv_heads) * 64
     matrix, bias = dense(kind, rows, HIDDEN, dtype), normal(rows, seed=1, dtype=dtype)
     x = normal(batch, 1, HIDDEN, seed=2, dtype=dtype)
-    rotation = Rotary.of(150_000 ** -np.linspace(0, 1, 32, dtype=np.float32)).at(77, 1)
+    rotation = Rotary.of(150_000 ** -np.linspace(0, 1, 32, dtype=np.float32)).at(
+        [77 + 3 * b for b in range(batch)], 1
+    )
     y = product(array(x)[:, 0], matrix) + array(bias)
     y = y.reshape(batch, heads + 2 * kv_heads, 1, 64)
-    cosine, sine = np.split(array(rotation.table), 2, axis=-1)
+    cosine, sine = np.split(array(rotation.table)[:, None], 2, axis=-1)
     a, b = np.split(y, 2, axis=-1)
     turned = np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
     both = heads + kv_heads
@@ -163,8 +165,9 @@ def attention(
     *,
     batch: int = 1,
     sinks: mx.array | None = None,
+    cuts: Sequence[int] = (),
 ) -> Case:
-    """One token that sees so many positions of a longer buffer."""
+    """One token that sees so many positions of a longer buffer, perhaps cut into parts."""
     longer = _BEFORE + positions + 30
     q = normal(batch, heads, 1, 64, seed=1, scale=3.0, dtype=dtype)
     k, v = (normal(batch, kv_heads, longer, 64, seed=seed, dtype=dtype) for seed in (2, 3))
@@ -177,4 +180,6 @@ def attention(
     weights = np.exp(logits - top)
     mean = np.einsum("bhts,bhsd->bhtd", weights, values)
     expected = mean / (weights.sum(axis=-1, keepdims=True) + np.exp(sink - top))
-    return Case(lambda: [metal.attention_decode(q, k, v, sinks, 0.125)], [expected], dtype)
+    bounds = zip([0, *cuts], [*cuts, positions], strict=True)
+    parts = [KV(k[..., a:b, :], v[..., a:b, :]) for a, b in bounds]
+    return Case(lambda: [metal.attention_decode(q, parts, sinks, 0.125)], [expected], dtype)

@@ -38,6 +38,13 @@ def test_several_sequences(positions: int) -> None:
 
 
 @pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("cuts", [(40,), (1, 64, 690)])
+def test_parts(cuts: tuple[int, ...]) -> None:
+    """Positions in several buffers count as if they were in one."""
+    assert_right(cases.attention(700, mx.float32, 16, 2, cuts=cuts))
+
+
+@pytest.mark.usefixtures("host")
 @pytest.mark.parametrize("positions", [129, 700])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_in_every_order(dtype: mx.Dtype, positions: int) -> None:

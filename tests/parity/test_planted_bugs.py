@@ -10,7 +10,7 @@ ones (the same function), and clamping the gate from below too (SwiGLU is almost
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +54,8 @@ def _window_of(size: int) -> Bug:
 def _no_sinks(patch: pytest.MonkeyPatch) -> None:
     attention: Any = kernels.attention
 
-    def sinkless(q: mx.array, k: mx.array, v: mx.array, sinks: mx.array, *rest: Any) -> mx.array:
-        return attention(q, k, v, mx.full(sinks.shape, -math.inf), *rest)
+    def sinkless(q: mx.array, parts: Any, sinks: mx.array, *rest: Any) -> mx.array:
+        return attention(q, parts, mx.full(sinks.shape, -math.inf), *rest)
 
     patch.setattr(kernels, "attention", sinkless)
 
@@ -160,8 +160,8 @@ def _epsilon_of_a_tenth(patch: pytest.MonkeyPatch) -> None:
 def _cache_one_position_short(patch: pytest.MonkeyPatch) -> None:
     start = SlidingLayer.__init__
 
-    def short(self: SlidingLayer, window: int) -> None:
-        start(self, window - 1)
+    def short(self: SlidingLayer, window: int, *rest: Any) -> None:
+        start(self, window - 1, *rest)
 
     patch.setattr(SlidingLayer, "__init__", short)
 
@@ -169,8 +169,8 @@ def _cache_one_position_short(patch: pytest.MonkeyPatch) -> None:
 def _positions_restart_with_each_chunk(patch: pytest.MonkeyPatch) -> None:
     at = Rotary.at
 
-    def restarted(self: Rotary, _: int, T: int) -> Rotation:
-        return at(self, 0, T)
+    def restarted(self: Rotary, starts: Sequence[int], T: int) -> Rotation:
+        return at(self, [0] * len(starts), T)
 
     patch.setattr(Rotary, "at", restarted)
 
