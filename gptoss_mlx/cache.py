@@ -42,13 +42,35 @@ class Segment:
         """Positions held in the last layer, and so in all of them."""
         return self.layers[-1].length if self.layers else 0
 
+    @property
+    def capacity(self) -> int:
+        """Positions that there is room for, or will be when it grows next."""
+        return self.layers[-1].capacity if self.layers else 0
+
+    def growth(self, n: int) -> int:
+        """How many positions of room appending n positions would add."""
+        return max(0, _rounded(self.length + n) - self.capacity)
+
     def reserve(self, length: int) -> None:
         """When it grows next, make room for so many positions at once."""
         for layer in self.layers:
             layer.reserved = length
 
+    def append_copies(self, parts: Sequence[tuple[Segment, int]]) -> None:
+        """Append the first so many positions of each of these segments."""
+        self.reserve(self.length + sum(length for _, length in parts))
+        for n, layer in enumerate(self.layers):
+            for part, length in parts:
+                layer.append(*part.layers[n].view(length))
+            mx.eval(layer.arrays)
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions after the first `length`; their room is kept."""
+        for layer in self.layers:
+            layer.length = length
+
     def shrink(self, length: int) -> None:
-        """Keep only the first `length` positions, and give back the room behind them."""
+        """Forget the positions after the first `length`, and give back their room."""
         for layer in self.layers:
             layer.shrink(length)
             mx.eval(layer.arrays)
@@ -57,11 +79,6 @@ class Segment:
     def arrays(self) -> list[mx.array]:
         """The buffers of all layers."""
         return [array for layer in self.layers for array in layer.arrays]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the buffers, their free room included."""
-        return sum(array.nbytes for array in self.arrays)
 
 
 class _Buffer:
@@ -72,6 +89,11 @@ class _Buffer:
         self.reserved = 0
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
+
+    @property
+    def capacity(self) -> int:
+        there = 0 if self._keys is None else self._keys.shape[-2]
+        return there if self.reserved <= there else _rounded(self.reserved)
 
     def append(self, k: mx.array, v: mx.array) -> None:
         """Add (B, kv heads, T, D)."""
@@ -88,7 +110,7 @@ class _Buffer:
 
     def shrink(self, length: int) -> None:
         """Copy the first positions into buffers that have no room for more."""
-        self.length = self.reserved = length
+        self.length, self.reserved = length, 0
         if self._keys is not None and self._values is not None:
             self._keys, self._values = (
                 mx.concatenate([x[..., :length, :], x[..., :0, :]], axis=-2)
@@ -106,12 +128,16 @@ class _Buffer:
         return buffer
 
     def _grown(self, buffer: mx.array | None, like: mx.array, end: int) -> mx.array:
-        capacity = -(-max(end, self.reserved) // _GROWTH) * _GROWTH
+        capacity = _rounded(max(end, self.reserved))
         B, heads, _, D = like.shape
         room = mx.zeros((B, heads, capacity - self.length, D), like.dtype)
         if buffer is None:
             return room
         return mx.concatenate([buffer[..., : self.length, :], room], axis=-2)
+
+
+def _rounded(length: int) -> int:
+    return -(-length // _GROWTH) * _GROWTH
 
 
 class FullLayer:
@@ -128,6 +154,11 @@ class FullLayer:
         """
         self._buffer.append(k, v)
         return [*self._shared, self._buffer.view(self._buffer.length)]
+
+    def follow_with(self, buffer: _Buffer) -> None:
+        """Append to another buffer from now on; the present one may be shared then."""
+        self._shared.append(self._buffer.view(self._buffer.length))
+        self._buffer = buffer
 
     def trim(self, n: int) -> None:
         """Forget the last n positions."""
@@ -265,8 +296,14 @@ class Cache:
         """The model has appended T tokens to every layer."""
         self.offset += T
 
+    def follow_with(self, segment: Segment) -> None:
+        """Append to another segment from now on; the present one may be shared then."""
+        for n, layer in enumerate(self.layers):
+            if isinstance(layer, FullLayer):
+                layer.follow_with(segment.layers[n // 2])
+
     def trim(self, n: int) -> None:
-        """Forget the last n tokens: at most MAX_TRIM, and only ones that this cache appended."""
+        """Forget the last n tokens: at most MAX_TRIM, and only ones of the present segment."""
         for layer in self.layers:
             layer.trim(n)
         self.offset -= n

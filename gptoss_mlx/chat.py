@@ -8,13 +8,14 @@ It does not know a terminal or a wire format.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.engine import Engine, Generation, GenerationStats, OnPrefill
+from gptoss_mlx.engine import Engine, Generation, OnPrefill
 from gptoss_mlx.errors import GptOssError
 from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
+from gptoss_mlx.sequence import GenerationStats
 from gptoss_mlx.tokenizer import STOP_TOKENS, Tokenizer
 
 __all__ = ["Chat", "FinishReason", "Turn"]
@@ -111,6 +112,7 @@ class Chat:
             reason = "stop" if last in STOP_TOKENS else "length"
             yield from parser.close()
         finally:
+            generation.close()
             parser.close()
             if reason == "stop" and any(m.is_tool_call for m in parser.messages):
                 reason = "tool_calls"
@@ -119,4 +121,4 @@ class Chat:
                 for m in parser.messages
                 if m.role == "assistant" and (m.is_shown or reason in _COMPLETE)
             ]
-            self.last_turn = Turn(tuple(parser.messages), reason, generation.stats)
+            self.last_turn = Turn(tuple(parser.messages), reason, replace(generation.stats))

@@ -62,6 +62,15 @@ _HF_PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 _MOST_LAYERS = 1024
 MAX_TEMPERATURE = 100  # beyond, all tokens are alike
+MAX_BIAS = 100  # these and the next as in OpenAI's API
+MAX_LOGPROBS = 20
+_SAMPLING_RANGES = {
+    "temperature": (0, MAX_TEMPERATURE),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.01, 100),  # far outside, logits overflow
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}
 _LARGEST = 2**31  # no number of a model comes near
 _HF_ROPE_FIXED: dict[str, object] = {"rope_type": "yarn", "type": "yarn", "truncate": False}
 
@@ -204,14 +213,32 @@ class ModelConfig:
 class SamplingParams:
     """How to draw tokens. The defaults are OpenAI's recommendation for gpt-oss.
 
-    `temperature` 0 is greedy; `top_p` keeps the smallest set of tokens with that much probability;
-    `seed` makes a request repeatable; `max_tokens` None means until the context is full.
+    Which tokens may be drawn: `temperature` 0 is greedy; `top_k` keeps that many of the likeliest
+    (0: all); `top_p` keeps the smallest set with that much probability (arXiv 1904.09751); `min_p`
+    keeps those at least that share of the likeliest's probability (0: all; arXiv 2407.01082).
+
+    How likely they are: `repetition_penalty` divides the positive logits of ids that occur in
+    prompt or completion, and multiplies the negative ones (1: off; arXiv 1909.05858).
+    `presence_penalty` is taken from the logit of every id in the completion, `frequency_penalty`
+    once for each time it occurs there, as OpenAI's API defines them. `logit_bias` is added: pairs
+    of (id, bias).
+
+    And the rest: `seed` makes a request repeatable; `max_tokens` None means until the context is
+    full; `logprobs` asks for the log-probability of each id drawn (None: no), and for that many of
+    the likeliest beside it.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
     max_tokens: int | None = None
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn with.
@@ -219,14 +246,27 @@ class SamplingParams:
         Raises:
             UsageError: a number is out of its range.
         """
-        if not 0 <= self.temperature <= MAX_TEMPERATURE:
-            raise UsageError(f"temperature must lie in 0..{MAX_TEMPERATURE}")
+        for name, (low, high) in _SAMPLING_RANGES.items():
+            if not low <= getattr(self, name) <= high:  # NaN, too
+                raise UsageError(f"{name} must lie in {low}..{high}")
         if not 0 < self.top_p <= 1:
             raise UsageError("top_p must be above 0 and at most 1")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise UsageError("seed must lie in 0..2^64 - 1")
         if self.max_tokens is not None and self.max_tokens < 0:
             raise UsageError("max_tokens must not be negative")
+        if self.top_k < 0:
+            raise UsageError("top_k must not be negative (0 keeps all tokens)")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise UsageError(f"logprobs must lie in 0..{MAX_LOGPROBS}")
+        self._check_bias()
+
+    def _check_bias(self) -> None:
+        if any(not -MAX_BIAS <= bias <= MAX_BIAS for _, bias in self.logit_bias):
+            raise UsageError(f"a logit_bias must lie in -{MAX_BIAS}..{MAX_BIAS}")
+        ids = {i for i, _ in self.logit_bias}
+        if len(ids) < len(self.logit_bias) or min(ids, default=0) < 0:
+            raise UsageError("logit_bias needs token ids, each once and none negative")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -1,160 +1,430 @@
-"""Ids in, ids out: prefill a prompt in chunks, then decode token by token.
+"""Ids in, ids out, for several requests at once; one thread of its own runs the model.
 
-One request at a time. It knows nothing of text, harmony or tools: which ids stop it is its caller's
-choice, and the stop id is the last one it gives.
+Each step decodes a token of every running sequence together, then prefills a chunk of one prompt,
+so that a long prompt does not hold up answers under way. What fails is one request's: the others
+of the step that failed are computed again. It knows nothing of text, harmony or tools: which ids
+stop a completion is its caller's choice, and the stop id is the last one it gives.
+
+    submit   any thread: a request into the inbox; what comes of it is read from its Generation
+    step     the engine's thread: inbox -> scheduler -> runner -> events of each sequence
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
+import secrets
+import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Container, Iterator
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass
-from typing import cast
+from types import TracebackType
+from typing import Self
 
 import mlx.core as mx
 
-from gptoss_mlx.cache import Cache
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.errors import ContextLengthError, UsageError
+from gptoss_mlx.errors import (
+    BusyError,
+    CacheFullError,
+    ContextLengthError,
+    DeadlineError,
+    EngineError,
+    UsageError,
+)
 from gptoss_mlx.model import Model
-from gptoss_mlx.sampler import sample
+from gptoss_mlx.prefix import PrefixCache
+from gptoss_mlx.runner import Runner
+from gptoss_mlx.scheduler import Scheduler
+from gptoss_mlx.sequence import FinishReason, GenerationStats, Request, Sequence, Token
 
-__all__ = ["Engine", "Generation", "GenerationStats", "OnPrefill"]
+__all__ = ["Engine", "Generation", "Health", "OnPrefill"]
 
+logger = logging.getLogger(__name__)
 OnPrefill = Callable[[int, int], object]  # prompt tokens done, prompt tokens in all
 
 # Tokens of a prompt that go through the layers together: enough that each expert sees many, few
 # enough that what several layers hold at once is small beside the weights.
 _PREFILL_CHUNK = 512
+_CACHE_BYTES = 2 << 30
+_MOST_FAILURES = 3  # steps that failed with a sequence in them, before it is given up
+_MOST_DEATHS = 3  # of the thread, without a step that succeeds in between
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-@dataclass
-class GenerationStats:
-    """Counts and times of one generation, filled in as it goes."""
+@dataclass(frozen=True)
+class Health:
+    """How an engine does: red after its thread died, until a step succeeds again."""
 
-    prompt_tokens: int
-    completion_tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-
-    @property
-    def prefill_rate(self) -> float:
-        """Prompt tokens a second."""
-        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
-
-    @property
-    def decode_rate(self) -> float:
-        """Tokens a second after the first, which the prefill gave."""
-        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
+    is_green: bool
+    problem: str | None
+    running: int
+    waiting: int
 
 
 class Generation:
-    """An iterator over the ids of one completion; `stats` tells how far and how fast."""
+    """The tokens of one completion, as they are drawn, for one consumer in any thread.
 
-    def __init__(self, ids: Iterator[int], stats: GenerationStats) -> None:
-        self._ids = ids
-        self.stats = stats
+    Iterating gives ids; `tokens` gives them with their log-probabilities. When it is closed, or
+    forgotten, the request is cancelled.
+    """
+
+    def __init__(self, sequence: Sequence, on_prefill: OnPrefill | None = None) -> None:
+        self._sequence = sequence
+        self._on_prefill = on_prefill
 
     def __iter__(self) -> Iterator[int]:
-        """The ids, as they are drawn."""
-        return self._ids
+        """The ids; see `tokens`."""
+        return (token.id for token in self.tokens())
+
+    def tokens(self) -> Iterator[Token]:
+        """Wait for each token until the last.
+
+        Raises:
+            GptOssError: why the request failed, after the tokens that it gave before.
+        """
+        try:
+            while (event := self._sequence.events.get()) is not None:
+                if isinstance(event, Token):
+                    yield event
+                elif self._on_prefill is not None:
+                    self._on_prefill(*event)
+        finally:
+            self.close()
+        if self._sequence.error is not None:
+            raise self._sequence.error
+
+    def close(self) -> None:
+        """Cancel the request, if it has not ended."""
+        self._sequence.is_cancelled = True
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def stats(self) -> GenerationStats:
+        """Counts and times so far; the engine may be ahead of what was read."""
+        return self._sequence.stats
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended, once it has."""
+        return self._sequence.finish_reason
 
 
 class Engine:
-    """A model, and how its prompts are cut up."""
+    """A model that answers requests, several at a time. Close it, or use it in a `with`.
 
-    def __init__(self, model: Model, *, prefill_chunk: int = _PREFILL_CHUNK) -> None:
+    Args:
+        model: its parameters are evaluated already, as `load` leaves them.
+        prefill_chunk: tokens of a prompt that are computed at once.
+        max_running: sequences computed together.
+        max_waiting: further requests that may wait; then `submit` raises BusyError.
+        cache_bytes: for keys and values, of running sequences and of prompts to be reused.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        prefill_chunk: int = _PREFILL_CHUNK,
+        max_running: int = 8,
+        max_waiting: int = 64,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
         self.model = model
         self.prefill_chunk = prefill_chunk
+        self._max_running, self._max_waiting = max_running, max_waiting
+        self._cache_bytes = cache_bytes
+        self._wake = threading.Condition()
+        self._inbox: list[Sequence] = []
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._problem: str | None = None  # of the thread's last death
+        self._deaths = 0  # since a step succeeded
+        self._set_up()
+        _engines.add(self)
 
     def generate(
         self,
-        prompt: Sequence[int],
+        prompt: Ids[int],
         params: SamplingParams | None = None,
         stop: Container[int] = (),
         on_prefill: OnPrefill | None = None,
     ) -> Generation:
-        """Start a completion; nothing is computed before its first id is asked for.
+        """`submit` with the usual arguments; see `Request`."""
+        request = Request(tuple(prompt), params or SamplingParams(), stop)
+        return self.submit(request, on_prefill)
+
+    def submit(self, request: Request, on_prefill: OnPrefill | None = None) -> Generation:
+        """Start a completion, now or as soon as others are done. From any thread.
 
         Args:
-            prompt: at least one id.
-            params: how to draw; OpenAI's recommendation by default.
-            stop: ids that end it; the one that does is given, too.
-            on_prefill: called with (prompt tokens done, prompt tokens in all), first with 0 done
-                and then after each chunk.
+            request: what is asked.
+            on_prefill: called by whoever reads the generation with (prompt tokens done, prompt
+                tokens in all), first with those that were cached and then after each chunk.
 
         Raises:
             ContextLengthError: the prompt leaves no room for an answer.
             UsageError: the prompt is empty, or holds an id outside the vocabulary.
+            BusyError: too many requests wait.
+            EngineError: the engine is closed, or its thread died and cannot be restarted.
         """
-        self._check(prompt)
-        stats = GenerationStats(prompt_tokens=len(prompt))
-        params = params or SamplingParams()
-        return Generation(self._ids(list(prompt), params, stop, stats, on_prefill), stats)
+        sequence = self._sequence(request)
+        if sequence.max_tokens == 0:
+            sequence.finish_reason = "length"
+            sequence.events.put(None)
+            return Generation(sequence)
+        with self._wake:
+            self._check_capacity()
+            self._inbox.append(sequence)
+            if self._thread is None:
+                self._start_thread()
+            self._wake.notify()
+        return Generation(sequence, on_prefill)
 
-    def _check(self, prompt: Sequence[int]) -> None:
-        config = self.model.config
+    @property
+    def health(self) -> Health:
+        """How it does now."""
+        running = len(self._scheduler.running) + len(self._scheduler.prefilling)
+        waiting = len(self._scheduler.waiting) + len(self._inbox)
+        return Health(self._problem is None, self._problem, running, waiting)
+
+    def close(self) -> None:
+        """End all requests, and the thread; what waits for tokens gets an EngineError."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        """For `with`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _set_up(self) -> None:
+        self.prefix = PrefixCache(self.model.config, self._cache_bytes, self.model.dtype)
+        self._scheduler = Scheduler(self._max_running)
+        self._runner = Runner(
+            self.model, self.prefix, self.prefill_chunk, self._emit, self._on_failure
+        )
+
+    def _sequence(self, request: Request) -> Sequence:
+        config, prompt, params = self.model.config, request.prompt, request.params
         if not prompt or min(prompt) < 0 or max(prompt) >= config.vocab_size:
             raise UsageError(f"a prompt needs ids, all in 0..{config.vocab_size - 1}")
-        if len(prompt) >= config.max_context_length:
+        room = config.max_context_length - len(prompt)
+        if room <= 0:
             raise ContextLengthError(
                 f"the prompt has {len(prompt):,} tokens, "
                 f"and the model's context holds {config.max_context_length:,}: shorten it"
             )
+        if any(i >= config.vocab_size for i, _ in params.logit_bias):
+            raise UsageError(f"logit_bias: the ids of this model lie in 0..{config.vocab_size - 1}")
+        return Sequence(
+            request,
+            seed=secrets.randbits(64) if params.seed is None else params.seed,
+            max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
+            tokens=list(prompt),
+            stats=GenerationStats(len(prompt)),
+        )
 
-    def _ids(
-        self,
-        prompt: list[int],
-        params: SamplingParams,
-        stop: Container[int],
-        stats: GenerationStats,
-        on_prefill: OnPrefill | None,
-    ) -> Iterator[int]:
-        room = self.model.config.max_context_length - len(prompt)
-        budget = room if params.max_tokens is None else min(room, params.max_tokens)
-        if budget <= 0:
+    def _check_capacity(self) -> None:
+        if self._is_closed:
+            raise EngineError("the engine is closed")
+        if self._deaths >= _MOST_DEATHS:
+            raise EngineError(f"the generation thread dies again and again: {self._problem}")
+        present = len(self._scheduler.all) + len(self._inbox)
+        if present >= self._max_running + self._max_waiting:
+            raise BusyError(f"{present} requests run or wait already: try again later")
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="gptoss-mlx engine", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self.step()
+                self._problem, self._deaths = None, 0
+        except BaseException as error:
+            logger.exception("the generation thread died")
+            self._end_all(EngineError(f"the generation thread died: {error!r}"))
+            self._set_up()
+            with self._wake:
+                self._problem, self._deaths = repr(error), self._deaths + 1
+                self._thread = None
+                if self._deaths < _MOST_DEATHS and not self._is_closed:
+                    self._start_thread()
+        else:
+            self._end_all(EngineError("the engine is closed"))
+
+    def _wait_for_work(self) -> bool:
+        """Whether there is some; False when the engine is closed."""
+        with self._wake:
+            while not (self._inbox or self._scheduler.all or self._is_closed):
+                self._wake.wait()
+            inbox, self._inbox = self._inbox, []
+        for sequence in inbox:
+            self._scheduler.add(sequence)
+        return not self._is_closed
+
+    def step(self) -> None:
+        """Decode a token of each running sequence, and prefill a chunk of one prompt."""
+        self._end_cancelled()
+        self._scheduler.admit()
+        for batch in self._batches():
+            self._guard(batch, self._decode)
+        sequence = self._scheduler.next_prefill(self._reusable, self.prefill_chunk)
+        if sequence is not None:
+            self._guard([sequence], self._prefill)
+
+    def _end_cancelled(self) -> None:
+        now = time.perf_counter()
+        for sequence in self._scheduler.all:
+            if sequence.is_cancelled:
+                self._finish(sequence, "cancelled")
+            elif now > sequence.deadline:
+                seconds = sequence.request.timeout
+                self._fail(sequence, DeadlineError(f"not done within {seconds:g} s"))
+
+    def _batches(self) -> list[list[Sequence]]:
+        """Those that decode together: suspects alone, all others."""
+        together = [s for s in self._scheduler.running if not s.is_suspect]
+        alone = [[s] for s in self._scheduler.running if s.is_suspect]
+        return [*([together] if together else []), *alone]
+
+    def _decode(self, batch: list[Sequence]) -> None:
+        if len(batch) == 1 and self._runner.verify(batch[0], self._room(batch[0])):
             return
-        started = time.perf_counter()
-        cache = self.model.new_cache()
-        logits = self._prefill(prompt, cache, on_prefill or _ignore)
-        key = mx.random.key(params.seed if params.seed is not None else time.time_ns())
-        for token in self._decode(logits, cache, params, key):
-            now = time.perf_counter()
-            if stats.completion_tokens == 0:
-                stats.prefill_seconds, started = now - started, now
-            stats.completion_tokens += 1
-            stats.decode_seconds = now - started
-            yield token
-            if token in stop or stats.completion_tokens == budget:
+        batch = [s for s in batch if not s.has_ended]  # verify waits for the step before
+        if batch:
+            self._runner.decode(batch)
+        if any(s.is_suspect for s in batch):
+            self._runner.flush()
+
+    def _room(self, sequence: Sequence) -> int:
+        """Tokens that may still be drawn after the next."""
+        return sequence.max_tokens - sequence.num_drawn - 1
+
+    def _prefill(self, batch: list[Sequence]) -> None:
+        [sequence] = batch
+        if not self._runner.has_begun(sequence):
+            if not self._runner.begin(sequence):
                 return
+            self._begun(sequence)
+        is_done = self._runner.prefill(sequence)
+        sequence.events.put((sequence.computed, len(sequence.tokens)))
+        if is_done:
+            self._scheduler.start(sequence)
 
-    def _prefill(self, prompt: list[int], cache: Cache, on_prefill: OnPrefill) -> mx.array:
-        """Put a prompt into the cache by chunks; returns its last token's logits (1, V)."""
-        ids = mx.array(prompt)[None]
-        hidden = None
-        on_prefill(0, len(prompt))
-        for start in range(0, len(prompt), self.prefill_chunk):
-            hidden = self.model.hidden_states(ids[:, start : start + self.prefill_chunk], cache)
-            mx.eval(cache.arrays)
-            on_prefill(cache.offset, len(prompt))
-        assert hidden is not None
-        return self.model.logits(hidden[:, -1])
+    def _begun(self, sequence: Sequence) -> None:
+        if sequence.started is None:
+            sequence.started = time.perf_counter()
+            sequence.stats.queue_seconds = sequence.started - sequence.submitted
+            sequence.stats.cached_tokens = sequence.computed
+        sequence.events.put((sequence.computed, len(sequence.tokens)))
 
-    def _decode(
-        self, logits: mx.array, cache: Cache, params: SamplingParams, key: mx.array
-    ) -> Iterator[int]:
-        """Ids without end; each next step is submitted before this one's id is waited for."""
-        key, now = mx.random.split(key)
-        token = sample(logits, params, now)  # (1,)
-        mx.async_eval(token)
-        while True:
-            logits = self.model.logits(self.model.hidden_states(token[None], cache)[:, -1])
-            key, now = mx.random.split(key)
-            following = sample(logits, params, now)
-            mx.async_eval(following)
-            yield cast("int", token.item())
-            token = following
+    def _reusable(self, sequence: Sequence) -> int:
+        return self.prefix.reusable(sequence.tokens)
+
+    def _emit(self, sequence: Sequence, token: Token) -> None:
+        """The runner has drawn a token."""
+        now, stats = time.perf_counter(), sequence.stats
+        if sequence.answered is None:
+            sequence.answered = now
+            stats.prefill_seconds = now - (sequence.started or now)
+        stats.decode_seconds = now - sequence.answered
+        sequence.tokens.append(token.id)
+        stats.completion_tokens = sequence.num_drawn
+        sequence.is_suspect = False
+        sequence.events.put(token)
+        if token.id in sequence.request.stop:
+            self._finish(sequence, "stop")
+        elif sequence.num_drawn >= sequence.max_tokens:
+            self._finish(sequence, "length")
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, error: Exception | None = None
+    ) -> None:
+        """It ends, once and for all."""
+        if sequence.has_ended:
+            return
+        sequence.error, sequence.finish_reason = error, reason
+        self._scheduler.end(sequence)
+        self._runner.end(sequence)
+        sequence.events.put(None)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        self._finish(sequence, "error", error)
+
+    def _on_failure(self, sequence: Sequence, error: Exception) -> None:
+        """The runner cannot go on with this one."""
+        self._runner.end(sequence, is_sound=False)
+        self._fail(sequence, error)
+
+    def _guard(self, batch: list[Sequence], action: Callable[[list[Sequence]], None]) -> None:
+        """Whatever goes wrong in the step is the matter of these sequences only."""
+        try:
+            action(batch)
+        except CacheFullError as error:
+            self._preempt(error)
+        except Exception as error:
+            logger.warning("a step with %d sequences failed: %r", len(batch), error)
+            self._recover(batch, error)
+
+    def _preempt(self, error: CacheFullError) -> None:
+        """Of the sequences that have a cache the youngest waits again; the only one fails."""
+        holders = [s for s in self._scheduler.all if self._runner.has_begun(s)]
+        if len(holders) > 1:
+            youngest = max(holders, key=lambda s: s.submitted)
+            self._runner.end(youngest)
+            self._scheduler.requeue([youngest])
+        else:
+            for sequence in holders or list(self._scheduler.prefilling)[-1:]:
+                self._fail(sequence, error)
+
+    def _recover(self, batch: list[Sequence], error: Exception) -> None:
+        """A step failed: whoever was alone in it fails, others have to show themselves alone."""
+        batch = [s for s in batch if not s.has_ended]
+        if any(s in self._scheduler.running for s in batch):
+            batch = list(dict.fromkeys([*batch, *self._runner.forget_steps()]))
+        for sequence in batch:
+            self._runner.end(sequence, is_sound=False)
+            sequence.failures += 1
+            sequence.is_suspect = True
+        if _is_out_of_memory(error):
+            self.prefix.clear()
+        mx.clear_cache()
+        for sequence in batch:
+            if len(batch) == 1 or sequence.failures >= _MOST_FAILURES:
+                self._fail(sequence, error)
+        self._scheduler.requeue(s for s in batch if not s.has_ended)
+
+    def _end_all(self, error: EngineError) -> None:
+        for sequence in self._scheduler.all:
+            sequence.error, sequence.finish_reason = error, "error"
+            sequence.events.put(None)
+        self._set_up()
 
 
-def _ignore(*_: int) -> None:
-    """Whoever starts a generation need not watch its prefill."""
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "llocat" in str(error) or "memory" in str(error)
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread within MLX must not outlive the interpreter."""
+    for engine in list(_engines):
+        engine.close()

@@ -2,6 +2,7 @@
 
     GptOssError                 one clear line, with the remedy; exit code 1
     ├── UsageError              the request itself is wrong, not the files; exit code 2
+    │   └── GrammarError        a schema, regex or grammar that cannot be used
     ├── CheckpointError         the files on disk are not a usable checkpoint
     │   ├── ConfigError         config.json: missing, unknown or contradictory keys
     │   ├── MissingFileError    a file that the checkpoint names is not there
@@ -10,7 +11,12 @@
     ├── DiskError               not enough space, or a place that cannot be written
     ├── VerifyError             a conversion differs from its source
     ├── VocabularyError         the o200k vocabulary is nowhere to be had
-    └── ContextLengthError      a prompt is longer than the context
+    ├── MemoryPlanError         a model does not fit into this machine's memory
+    ├── ContextLengthError      a prompt is longer than the context
+    └── EngineError             a request failed while it ran
+        ├── BusyError           too many requests are waiting
+        ├── CacheFullError      the keys and values do not fit into their budget
+        └── DeadlineError       a request has taken longer than it may
 
 A message says what is wrong, where, and what to do. It does not know how it will be shown.
 """
@@ -18,12 +24,18 @@ A message says what is wrong, where, and what to do. It does not know how it wil
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
+    "CacheFullError",
     "CheckpointError",
     "ConfigError",
     "ContextLengthError",
     "CorruptFileError",
+    "DeadlineError",
     "DiskError",
+    "EngineError",
     "GptOssError",
+    "GrammarError",
+    "MemoryPlanError",
     "MissingFileError",
     "TensorError",
     "UsageError",
@@ -42,6 +54,10 @@ class UsageError(GptOssError):
     """The request is wrong, not the files: a bad option, or a destination that exists."""
 
     exit_code = 2
+
+
+class GrammarError(UsageError):
+    """A JSON schema, regular expression, grammar or choice of tools cannot be used."""
 
 
 class CheckpointError(GptOssError):
@@ -76,5 +92,25 @@ class VocabularyError(GptOssError):
     """The o200k vocabulary is neither installed nor in the checkpoint, or it is damaged."""
 
 
+class MemoryPlanError(GptOssError):
+    """The model does not fit into the memory that there is."""
+
+
 class ContextLengthError(GptOssError):
     """A prompt does not fit the model's context."""
+
+
+class EngineError(GptOssError):
+    """A request failed while it ran; others did not."""
+
+
+class BusyError(EngineError):
+    """Too many requests are waiting."""
+
+
+class CacheFullError(EngineError):
+    """The keys and values of one sequence do not fit into the cache's budget."""
+
+
+class DeadlineError(EngineError):
+    """A request has taken longer than it may."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,7 +32,7 @@ def write_converted(folder: Path, dense: Dense = "bf16", config: ModelConfig = T
     return folder / "mlx"
 
 
-@cache
+@functools.cache
 def random_model(config: ModelConfig = TINY, dense: Dense = "bf16") -> Model:
     """A model with random weights, in memory and in float32."""
     with tempfile.TemporaryDirectory() as folder:
@@ -42,43 +42,54 @@ def random_model(config: ModelConfig = TINY, dense: Dense = "bf16") -> Model:
 class ReplayModel(Model):
     """Stands for a model that answers each prompt with the next of its scripts, then falls silent.
 
-    A script is ids; whatever the temperature, they are what is drawn. `prompts` and `fed` have, for
-    each generation, the ids that the model was given before it was first asked for logits, and all.
+    A script is ids; whatever the temperature, they are what is drawn. Keys are the ids themselves,
+    so the model sees which tokens its caches hold: `prompts` and `seen` have, for each generation,
+    the ids that it saw when it was first asked for logits, and at last.
     """
 
     def __init__(self, *scripts: Sequence[int], max_context_length: int = 1 << 16) -> None:
         self.config = replace(
             TINY, vocab_size=VOCAB_SIZE, initial_context_length=max_context_length // 32
         )
-        self.fed: list[list[int]] = []
-        self.prompts: list[list[int]] = []
-        self._scripts = list(scripts)
-        self._script: list[int] = []
+        self.dtype = mx.float32
+        self.seen: list[list[int]] = []
+        self.prompts: dict[int, list[int]] = {}
+        self.scripts = scripts
+        self._caches: list[Cache] = []  # in the order of their generations
 
-    def new_cache(self) -> Cache:
-        """Begin the next script."""
-        self.fed.append([])
-        self._script = list(self._scripts.pop(0))
-        return Cache(self.config)
+    def hidden_states(self, ids: mx.array, *caches: Cache) -> mx.array:
+        """ids (B, T) -> (B, T, 2): which script, and how many tokens were seen there."""
+        rows: list[list[tuple[int, int]]] = []
+        for row, cache in zip(array(ids).astype(int).tolist(), caches, strict=True):
+            if cache not in self._caches:
+                self._caches.append(cache)
+                self.seen.append([])
+            number, T = self._caches.index(cache), len(row)
+            self.seen[number] = self._tokens_after(row, cache)
+            cache.advance(T)
+            rows.append([(number, cache.offset - T + i + 1) for i in range(T)])
+        return mx.array(rows, mx.float32)
 
-    def hidden_states(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
-        """ids (1, T) -> zeros (1, T, 1)."""
-        self.fed[-1] += [int(i) for i in array(ids)[0]]
-        if cache is not None:
-            cache.offset += ids.shape[-1]
-        return mx.zeros((*ids.shape, 1))
+    def _tokens_after(self, row: list[int], cache: Cache) -> list[int]:
+        """Append a row's ids to every layer; all that a full layer holds then."""
+        shape = (1, self.config.num_key_value_heads, len(row), self.config.head_dim)
+        keys = mx.broadcast_to(mx.array(row, mx.float32)[None, None, :, None], shape)
+        parts = [layer.append(keys, keys) for layer in cache.layers][1]
+        return [int(i) for part in parts for i in array(part.keys)[0, 0, :, 0]]
 
     def logits(self, x: mx.array) -> mx.array:
-        """(..., 1) -> logits (..., V) that leave only the script's next id."""
-        if len(self.prompts) < len(self.fed):
-            self.prompts.append(list(self.fed[-1]))
-        row = mx.full((VOCAB_SIZE,), -mx.inf)
-        row[self.next_id()] = 0.0
-        return mx.broadcast_to(row, (*x.shape[:-1], VOCAB_SIZE))
+        """(..., 2) -> logits (..., V) that leave only the script's next id."""
+        rows = np.full((x.size // 2, VOCAB_SIZE), -np.inf, np.float32)
+        places = [(int(number), int(seen)) for number, seen in array(x).reshape(-1, 2)]
+        for row, (number, seen) in zip(rows, places, strict=True):
+            prompt = self.prompts.setdefault(number, self.seen[number][:seen])
+            row[self.next_id(number, seen - len(prompt))] = 0
+        return mx.array(rows).reshape(*x.shape[:-1], VOCAB_SIZE)
 
-    def next_id(self) -> int:
-        """What the script says next."""
-        return self._script.pop(0) if self._script else ENDOFTEXT
+    def next_id(self, number: int, n: int) -> int:
+        """What a script says after n ids."""
+        script = self.scripts[number]
+        return script[n] if n < len(script) else ENDOFTEXT
 
 
 def array(x: mx.array) -> NDArray[np.float64]:

@@ -179,12 +179,13 @@ def test_a_segment_goes_on_where_it_ended() -> None:
     segment.reserve(500)
     first = Cache(TINY, segment)
     fill(first, 50)
-    size = segment.nbytes
+    size = segment.capacity
     again = Cache(TINY, segment, windows=first.windows())
     assert again.offset == 50
     assert sight(again) == expected_sight(50)
     fill(again, 500, 7)
-    assert (segment.nbytes, segment.length) == (size, 500)
+    assert (segment.capacity, segment.length) == (size, 500)
+    assert (segment.growth(12), segment.growth(13)) == (0, 256)
 
 
 def test_segments_shrink() -> None:
@@ -192,10 +193,10 @@ def test_segments_shrink() -> None:
     segment = Segment(TINY.num_hidden_layers // 2)
     cache = Cache(TINY, segment)
     fill(cache, 600)
-    windows, size = cache.windows(70), segment.nbytes
+    windows = cache.windows(70)
     segment.shrink(70)
     assert segment.length == 70
-    assert segment.nbytes < size / 8
+    assert segment.capacity == 70
     assert sight(Cache(TINY, segment, windows=windows)) == expected_sight(70)
 
 

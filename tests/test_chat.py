@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -26,11 +29,12 @@ SETUP = Setup(functions=(FunctionTool("f", "Does it.", {"type": "object", "prope
 class StoppedModel(ReplayModel):
     """Replays one script, and then the user presses Ctrl-C while it computes."""
 
-    def next_id(self) -> int:
+    def next_id(self, number: int, n: int) -> int:
         """The script's next id, or the end of the user's patience."""
-        if not self._script:
-            raise KeyboardInterrupt
-        return super().next_id()
+        if n == len(self.scripts[number]):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        return super().next_id(number, n)
 
 
 def chat_with(tokenizer: Tokenizer, *scripts: str, setup: Setup = SETUP) -> Chat:
@@ -42,7 +46,7 @@ def chat_with(tokenizer: Tokenizer, *scripts: str, setup: Setup = SETUP) -> Chat
 def prompts(chat: Chat) -> list[list[int]]:
     """The prompt of each turn so far, as the model was given it."""
     assert isinstance(chat.engine.model, ReplayModel)
-    return chat.engine.model.prompts
+    return list(chat.engine.model.prompts.values())
 
 
 def shown(events: Iterable[Delta | Message]) -> list[str]:
@@ -217,7 +221,7 @@ def test_a_message_that_is_too_long_can_be_taken_back(tokenizer: Tokenizer) -> N
 
 
 def test_prefills_can_be_watched(tokenizer: Tokenizer) -> None:
-    """What watches the prefill of a turn hears of its whole prompt, sent or replied to."""
+    """What watches the prefill of a turn hears of its prompt: what was cached, then all of it."""
     chat = chat_with(tokenizer, CALL, ANSWER)
     seen: list[tuple[int, int]] = []
 
@@ -228,7 +232,10 @@ def test_prefills_can_be_watched(tokenizer: Tokenizer) -> None:
     chat.add_tool_result(chat.messages[-1], "1")
     list(chat.reply(on_prefill=on_prefill))
     first, second = map(len, prompts(chat))
-    assert seen == [(0, first), (first, first), (0, second), (second, second)]
+    assert chat.last_turn is not None
+    cached = chat.last_turn.stats.cached_tokens
+    assert cached == first + len(tokenizer.encode_with_special(CALL)) - 1
+    assert seen == [(0, first), (first, first), (cached, second), (second, second)]
 
 
 def test_messages_may_be_changed_between_turns(tokenizer: Tokenizer) -> None:

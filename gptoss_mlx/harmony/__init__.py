@@ -3,6 +3,7 @@
     messages.py   what a message is, and what stands before a conversation
     rendering.py  messages -> the ids of a prompt
     parser.py     the ids of a completion -> messages, as they come
+    stopping.py   stop strings: where the answer is cut
 
 Source of the format: https://cookbook.openai.com/articles/openai-harmony.
 """
@@ -10,6 +11,7 @@ Source of the format: https://cookbook.openai.com/articles/openai-harmony.
 from gptoss_mlx.harmony.messages import Delta, Effort, FunctionTool, Message, Setup
 from gptoss_mlx.harmony.parser import StreamParser, parse, parse_header
 from gptoss_mlx.harmony.rendering import prune, render
+from gptoss_mlx.harmony.stopping import StopFilter
 
 __all__ = [
     "Delta",
@@ -17,6 +19,7 @@ __all__ = [
     "FunctionTool",
     "Message",
     "Setup",
+    "StopFilter",
     "StreamParser",
     "parse",
     "parse_header",
