@@ -15,8 +15,8 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine, Generation, OnPrefill
 from gptoss_mlx.errors import GptOssError
 from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
-from gptoss_mlx.sequence import GenerationStats
-from gptoss_mlx.tokenizer import STOP_TOKENS, Tokenizer
+from gptoss_mlx.sequence import GenerationStats, Request
+from gptoss_mlx.tokenizer import START, STOP_TOKENS, Tokenizer
 
 __all__ = ["Chat", "FinishReason", "Turn"]
 
@@ -99,8 +99,13 @@ class Chat:
         Raises:
             ContextLengthError: the conversation leaves no room for an answer.
         """
-        prompt = render(self.setup, self.messages, self.tokenizer)
-        return self._stream(self.engine.generate(prompt, params, STOP_TOKENS, on_prefill))
+        request = Request(
+            tuple(render(self.setup, self.messages, self.tokenizer)),
+            params or SamplingParams(),
+            stop=STOP_TOKENS,
+            boundaries=frozenset({START}),
+        )
+        return self._stream(self.engine.submit(request, on_prefill))
 
     def _stream(self, generation: Generation) -> Generator[Delta | Message]:
         parser = StreamParser(self.tokenizer)
