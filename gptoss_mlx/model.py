@@ -11,6 +11,7 @@ Axes: B batch, T new tokens, S tokens so far, H hidden, D head size, V vocabular
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,19 @@ class Model:
     def new_cache(self) -> Cache:
         """An empty cache for this model."""
         return Cache(self.config)
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between models, conversions and dtypes: of what a cache of one can be used for.
+
+        Every shape and dtype counts, and every number of the small arrays (norms, biases, sinks).
+        """
+        digest = hashlib.blake2b(repr(self.config).encode(), digest_size=16)
+        for array in self.arrays:
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            if array.ndim == 1:
+                digest.update(np.array(array.view(mx.uint8)).tobytes())
+        return digest.hexdigest()
 
     @property
     def arrays(self) -> list[mx.array]:

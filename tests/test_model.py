@@ -156,6 +156,16 @@ def test_sequences_of_a_batch_are_independent(model: Model, T: int) -> None:
     assert [cache.offset for cache in caches] == [length + T for length in lengths]
 
 
+def test_fingerprints(tmp_path: Path, model: Model) -> None:
+    """Another number, another format or another dtype is another model; the same file is not."""
+    same, other = write_converted(tmp_path / "a"), write_converted(tmp_path / "b", "q8")
+    models = [model, load_model(same, mx.bfloat16), load_model(other, mx.float32)]
+    assert load_model(same, mx.float32).fingerprint == model.fingerprint
+    changed = load_model(same, mx.float32)
+    changed.blocks[1].attention.sinks = changed.blocks[1].attention.sinks + 1e-3
+    assert len({m.fingerprint for m in [*models, changed]}) == 4
+
+
 @pytest.mark.parametrize("dense", ["bf16", "q8", "q4"])
 def test_dense_formats(tmp_path: Path, model: Model, dense: Dense) -> None:
     """Dense matrices are read in the format they have, and quantized ones are near the original."""
