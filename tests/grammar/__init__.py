@@ -1,0 +1,1 @@
+"""Tests of gptoss_mlx.grammar, one module each, and what they share."""
