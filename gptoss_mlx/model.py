@@ -40,7 +40,7 @@ class Model:
         H, V = config.hidden_size, config.vocab_size
         self.config = config
         self.dtype = weights.dtype
-        self.embedding = weights.matrix("model.embed_tokens", V, H)
+        self.embedding = weights.embedding("model.embed_tokens", V, H)
         self.rotary = Rotary.of(yarn_frequencies(config)[0])
         self.blocks = [Block(config, weights, n) for n in range(config.num_hidden_layers)]
         self.norm = RMSNorm(config, weights, "model.norm")
@@ -251,19 +251,22 @@ def yarn_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     return frequencies.astype(np.float32), 0.1 * math.log(config.rope_scaling_factor) + 1
 
 
-def load_model(folder: Path, dtype: mx.Dtype | None = None) -> Model:
+def load_model(
+    folder: Path, dtype: mx.Dtype | None = None, *, embedding_on_disk: bool = False
+) -> Model:
     """Read an MLX checkpoint into memory.
 
     Args:
         folder: what `convert` wrote, or a ready-made MLX conversion.
         dtype: of the activations; by default bfloat16 on a GPU, and float32 on the CPU, where
             MLX's bf16 is several times slower.
+        embedding_on_disk: leave that table there, and read the rows of each token from it.
 
     Raises:
         CheckpointError, UsageError: as `load_weights`.
     """
     if dtype is None:
         dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
-    model = Model(*load_weights(folder, dtype))
+    model = Model(*load_weights(folder, dtype, embedding_on_disk=embedding_on_disk))
     mx.eval(model.arrays)
     return model

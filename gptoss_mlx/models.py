@@ -8,45 +8,75 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import logging
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
 
 from gptoss_mlx import demo
+from gptoss_mlx.ceiling import device_ceiling, set_limits
 from gptoss_mlx.config import ModelConfig, read_config_file
 from gptoss_mlx.convert import convert
 from gptoss_mlx.convert.reader import find_files, read_header
 from gptoss_mlx.errors import CheckpointError, DiskError, UsageError
 from gptoss_mlx.kernels import check
+from gptoss_mlx.memory import Plan, Use, make_plan, tensor_sizes
 from gptoss_mlx.model import Model, load_model
 from gptoss_mlx.vocabulary import cache_folder
+from gptoss_mlx.weights import read_checkpoint
 
-__all__ = ["load", "resolve"]
+__all__ = ["load", "plan_for", "resolve"]
+
+_log = logging.getLogger(__name__)
 
 
-def load(name: str | Path, *, dtype: mx.Dtype | None = None) -> Model:
-    """Load a model into memory. The first time on a Mac, its kernels are tried there before.
+def load(name: str | Path, *, dtype: mx.Dtype | None = None, use: Use | None = None) -> Model:
+    """Load a model into memory, if it fits.
+
+    The first time on a Mac, its kernels are tried there before.
 
     Args:
         name: `demo`, or the folder of an MLX checkpoint: a conversion by `gptoss-mlx convert` or a
             ready-made one such as mlx-community's.
         dtype: of the activations; by default bfloat16 on a GPU and float32 on the CPU.
+        use: what memory is planned for; by default one sequence of as many tokens as fit. Its
+            context is not enforced here: `plan_for` tells which one fits.
 
     Raises:
         CheckpointError: the folder holds no usable checkpoint.
-        UsageError: the folder holds a checkpoint that must be converted first, or
-            GPTOSS_MLX_KERNELS names a kernel that does not exist.
+        MemoryPlanError: there is not enough memory for any context worth having.
+        UsageError: the folder holds a checkpoint that must be converted first,
+            GPTOSS_MLX_KERNELS names a kernel that does not exist, or GPTOSS_MLX_MEMORY is no size.
     """
     folder = resolve(name)
-    if (folder / "config.json").is_file():  # else there is nothing to try them for
-        check.ensure()
-    model = load_model(folder, dtype)
+    plan = plan_for(folder, dtype=dtype, use=use)
+    plan.check()
+    if plan.verdict != "fits":
+        _log.warning("%s", plan.summary)
+    set_limits(plan.ceiling)
+    check.ensure()
+    on_disk = use is not None and use.embedding == "disk"
+    model = load_model(folder, dtype, embedding_on_disk=on_disk)
     check.confirm(lambda: _first_steps(model))
     return model
+
+
+def plan_for(name: str | Path, *, dtype: mx.Dtype | None = None, use: Use | None = None) -> Plan:
+    """What a model would take of this machine's memory; nothing is loaded.
+
+    Raises:
+        CheckpointError, UsageError: as `load`.
+    """
+    config, places = read_checkpoint(resolve(name))
+    on_gpu = mx.default_device() != mx.Device(mx.cpu)
+    itemsize = (dtype or (mx.bfloat16 if on_gpu else mx.float32)).size
+    sizes = tensor_sizes({name: at.spec for name, (_, at) in places.items()}, itemsize)
+    return make_plan(config, sizes, device_ceiling(), replace(use or Use(), on_gpu=on_gpu))
 
 
 def _first_steps(model: Model) -> mx.array:

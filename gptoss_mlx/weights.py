@@ -3,31 +3,98 @@
 Reads the MLX layout only: what `convert` writes, and ready-made conversions such as
 mlx-community's. How a matrix is quantized follows from its arrays (packed width, groups, dtype of
 the scales), not from config.json. Packed weights stay packed; only the small tensors and the scales
-take the compute dtype. It does not know what the parameters are for.
+take the compute dtype. The embedding table can stay on disk. It does not know what the parameters
+are for.
 """
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
-from gptoss_mlx.convert.reader import config_of, find_files, read_header
+from gptoss_mlx.convert.reader import StoredTensor, config_of, find_files, read_header
 from gptoss_mlx.errors import MissingFileError, TensorError, UsageError
 from gptoss_mlx.kernels import Matrix, concatenated
+from gptoss_mlx.kernels.types import Table
 
-__all__ = ["Weights", "load_weights"]
+__all__ = ["Places", "RowsOnDisk", "Weights", "load_weights", "read_checkpoint"]
+
+Places = dict[str, tuple[Path, StoredTensor]]  # of tensors, by name
+
+
+class RowsOnDisk:
+    """A matrix whose rows are read from its file each time they are asked for, and held by nobody.
+
+    They are the same, bit for bit, as in memory. Reading needs the row numbers on the host: whoever
+    asks waits until MLX has computed them, so that the step of a decoded token cannot be submitted
+    before the token is known. What the system caches of the file, it takes back when it must.
+    """
+
+    def __init__(self, form: Matrix, tensors: dict[str, _StoredRows]) -> None:
+        self._form = form  # how the rows are quantized; its arrays are never evaluated
+        self._tensors = tensors
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """None: nothing is in memory."""
+        return []
+
+    def __getitem__(self, row: mx.array, /) -> Matrix:
+        """The rows with these numbers, in their shape."""
+        numbers = cast("NDArray[np.integer]", np.asarray(row))
+        return replace(self._form, **{k: rows.at(numbers) for k, rows in self._tensors.items()})
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """A tensor in its file: `bits` (rows, columns) are of dtype `stored`, and used as `dtype`."""
+
+    bits: NDArray[np.unsignedinteger]
+    stored: mx.Dtype
+    dtype: mx.Dtype
+
+    def at(self, numbers: NDArray[np.integer]) -> mx.array:
+        return mx.array(np.array(self.bits[numbers])).view(self.stored).astype(self.dtype)
 
 
 class Weights:
-    """The tensors of one checkpoint; each must be taken, with the shape the model expects."""
+    """The tensors of one checkpoint; each must be taken, with the shape the model expects.
 
-    def __init__(self, arrays: dict[str, mx.array], dtype: mx.Dtype) -> None:
+    `places`: where those tensors lie that may stay on disk; by default none may.
+    """
+
+    def __init__(
+        self,
+        arrays: dict[str, mx.array],
+        dtype: mx.Dtype,
+        places: Places | None = None,
+    ) -> None:
         self.dtype = dtype
         self._arrays = arrays
+        self._places = places or {}
+
+    def embedding(self, stem: str, rows: int, width: int) -> Table:
+        """A matrix that is only looked up in; it stays on disk if the weights were loaded so.
+
+        Raises:
+            TensorError: as `matrix`.
+        """
+        stored = {name: array.dtype for name, array in self._arrays.items()}
+        matrix = self.matrix(stem, rows, width)  # described, but not read: MLX is lazy
+        tensors: dict[str, _StoredRows] = {}
+        for kind in ("weight", "scales", "biases"):
+            array, name = cast("mx.array | None", getattr(matrix, kind)), f"{stem}.{kind}"
+            if array is not None and name in self._places:
+                bits = _mapped(*self._places[name], array.shape, stored[name])
+                tensors[kind] = _StoredRows(bits, stored[name], array.dtype)
+        return RowsOnDisk(matrix, tensors) if tensors else matrix
 
     def vector(self, name: str, *shape: int) -> mx.array:
         """A small tensor (norm, bias, sinks) in the compute dtype.
@@ -110,8 +177,33 @@ def _quantization(weight: mx.array, scales: mx.array, shape: tuple[int, ...]) ->
     return width // groups, packed // width
 
 
-def load_weights(folder: Path, dtype: mx.Dtype) -> tuple[ModelConfig, Weights]:
+def _mapped(
+    path: Path, tensor: StoredTensor, shape: tuple[int, ...], dtype: mx.Dtype
+) -> NDArray[np.unsignedinteger]:
+    """A tensor's bits where they lie in its file: what is not touched is not read."""
+    bits: NDArray[np.unsignedinteger] = np.memmap(
+        path, f"<u{dtype.size}", mode="r", offset=tensor.offset, shape=shape
+    )
+    return bits
+
+
+def load_weights(
+    folder: Path, dtype: mx.Dtype, *, embedding_on_disk: bool = False
+) -> tuple[ModelConfig, Weights]:
     """The config and the (lazily read) tensors of an MLX checkpoint.
+
+    Raises:
+        CheckpointError, UsageError: as `read_checkpoint`.
+    """
+    config, places = read_checkpoint(folder)
+    arrays: dict[str, mx.array] = {}
+    for path in dict.fromkeys(path for path, _ in places.values()):
+        arrays.update(cast("dict[str, mx.array]", mx.load(str(path))))
+    return config, Weights(arrays, dtype, places if embedding_on_disk else None)
+
+
+def read_checkpoint(folder: Path) -> tuple[ModelConfig, Places]:
+    """The config of an MLX checkpoint, and where its tensors lie: from headers alone.
 
     Raises:
         MissingFileError: no such folder, or a shard is missing.
@@ -126,14 +218,10 @@ def load_weights(folder: Path, dtype: mx.Dtype) -> tuple[ModelConfig, Weights]:
         )
     paths = find_files(folder)
     raw = read_config_file(folder / "config.json")
-    names = [name for path in paths for name in read_header(path)]
-    if is_openai_config(raw) or any(name.endswith("_proj_blocks") for name in names):
+    places = {name: (path, at) for path in paths for name, at in read_header(path).items()}
+    if is_openai_config(raw) or any(name.endswith("_proj_blocks") for name in places):
         raise UsageError(
             f"{folder} must be converted first: "
             f"gptoss-mlx convert {shlex.quote(str(folder))} NEW_FOLDER"
         )
-    config = config_of(folder, raw, allow_unknown=True)
-    arrays: dict[str, mx.array] = {}
-    for path in paths:
-        arrays.update(cast("dict[str, mx.array]", mx.load(str(path))))
-    return config, Weights(arrays, dtype)
+    return config_of(folder, raw, allow_unknown=True), places

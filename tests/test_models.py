@@ -13,8 +13,10 @@ import pytest
 from checkpoints import fingerprint
 
 from gptoss_mlx import load, models
+from gptoss_mlx.ceiling import VARIABLE
 from gptoss_mlx.config import read_config_file
-from gptoss_mlx.errors import MissingFileError, UsageError
+from gptoss_mlx.errors import MemoryPlanError, MissingFileError, UsageError
+from gptoss_mlx.memory import MINIMUM_CONTEXT, Use
 from gptoss_mlx.tokenizer import VOCAB_SIZE
 
 # Both processes write the demo; its tokenizer.json, which takes seconds, they leave out.
@@ -106,6 +108,60 @@ def test_other_names_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert models.resolve(tmp_path) == tmp_path
     with pytest.raises(MissingFileError, match="demo"):
         load(tmp_path / "absent")
+
+
+def test_what_does_not_fit_is_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is loaded, with what there is and what it takes."""
+    monkeypatch.setenv(VARIABLE, "1MiB")
+    monkeypatch.setattr(models, "load_model", _fail)
+    with pytest.raises(MemoryPlanError, match=r"needs 0\.\d+ GiB, .* 0\.00 GiB \(GPTOSS_MLX_MEM"):
+        load(made)
+
+
+def test_a_smaller_context_is_noted(
+    made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model is loaded, and one warning says how many tokens fit."""
+    plan = models.plan_for(made)
+    assert plan.verdict == "fits"
+    less = models.plan_for(made, use=Use(context=MINIMUM_CONTEXT)).total + (1 << 20)
+    assert less < plan.total
+    monkeypatch.setenv(VARIABLE, str(less))
+    load(made)
+    assert len(caplog.messages) == 1
+    fits = models.plan_for(made).context
+    assert caplog.messages[0].startswith(f"{fits:,} of {plan.wanted:,} tokens of context fit in")
+
+
+def test_the_demo_fits_anywhere(
+    made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With all of its context in four gigabytes, and without a word."""
+    monkeypatch.setenv(VARIABLE, "4GiB")
+    load(made)
+    assert caplog.messages == []
+
+
+def test_plans_follow_the_dtype(made: Path) -> None:
+    """Keys and values in bfloat16 take half of what they take in float32."""
+    half, full = (models.plan_for(made, dtype=dtype) for dtype in (mx.bfloat16, mx.float32))
+    assert half.lines[1].name == "KV cache"
+    assert 2 * half.lines[1].nbytes == full.lines[1].nbytes
+
+
+def test_the_embedding_can_stay_on_disk(made: Path) -> None:
+    """The same logits, in as much less memory as the table takes."""
+    ids = mx.array([[200_006, 1, 2, 1]])
+    in_memory, on_disk = load(made), load(made, use=Use(embedding="disk"))
+    assert mx.array_equal(in_memory(ids), on_disk(ids)).item()
+    held, left = (sum(a.nbytes for a in model.arrays) for model in (in_memory, on_disk))
+    assert left == held - sum(a.nbytes for a in in_memory.embedding.arrays) < held
+
+
+def test_plans_of_no_checkpoint(tmp_path: Path) -> None:
+    """What cannot be loaded has no plan either, for the same reason."""
+    with pytest.raises(MissingFileError, match="demo"):
+        models.plan_for(tmp_path / "absent")
 
 
 def _fail(*_: object) -> None:

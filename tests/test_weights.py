@@ -36,8 +36,9 @@ from gptoss_mlx.errors import (
     TensorError,
     UsageError,
 )
+from gptoss_mlx.kernels import embed
 from gptoss_mlx.model import load_model
-from gptoss_mlx.weights import load_weights
+from gptoss_mlx.weights import RowsOnDisk, load_weights
 
 SHARD = "model-00001-of-00001.safetensors"
 IDS = mx.array([[5, 250, 17, 3, 99, 0]])
@@ -160,6 +161,51 @@ def test_parameters_take_the_compute_dtype(folders: dict[str, Path]) -> None:
     assert [array.dtype for array in head.arrays] == [mx.uint32, mx.float32, mx.float32]
     down = weights.matrix("model.layers.0.mlp.experts.down_proj", 4, 128, 96)
     assert [array.dtype for array in down.arrays] == [mx.uint32, mx.uint8]
+
+
+@pytest.mark.parametrize("dense", ["bf16", "q8", "q4"])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "ids",
+    [[[3, 1, 2]], [[256, 0], [256, 256]], [[7]], [[5] * 40]],
+    ids=["out-of-order", "last-and-repeated", "one", "many"],
+)
+def test_rows_on_disk_are_those_in_memory(
+    folders: dict[str, Path], dense: str, dtype: mx.Dtype, ids: list[list[int]]
+) -> None:
+    """Looked up on disk or in memory, a token's embedding is the same, bit for bit."""
+    numbers = mx.array(ids, mx.int32)
+    rows: list[mx.array] = []
+    for on_disk in (False, True):
+        folder = folders[f"openai-{dense}"]
+        _, weights = load_weights(folder, dtype, embedding_on_disk=on_disk)
+        table = weights.embedding("model.embed_tokens", TINY.vocab_size, TINY.hidden_size)
+        assert isinstance(table, RowsOnDisk) == on_disk
+        assert bool(table.arrays) != on_disk
+        rows.append(embed(numbers, table, dtype))
+    assert rows[0].shape == rows[1].shape == (*numbers.shape, TINY.hidden_size)
+    assert rows[0].dtype == rows[1].dtype == dtype
+    assert mx.array_equal(rows[0], rows[1]).item()
+    assert mx.any(rows[1] != 0).item()
+
+
+def test_a_table_on_disk_is_not_read(folders: dict[str, Path]) -> None:
+    """Looking up a row leaves MLX with that row, not with the table."""
+    with mx.stream(mx.cpu):
+        _, weights = load_weights(folders["openai-bf16"], mx.bfloat16, embedding_on_disk=True)
+        table = weights.embedding("model.embed_tokens", TINY.vocab_size, TINY.hidden_size)
+        before = mx.get_active_memory()
+        row = table[mx.array([3])].weight
+        mx.eval(row)
+    assert mx.get_active_memory() - before < 10 * row.nbytes < TINY.vocab_size * row.nbytes
+
+
+def test_only_the_embedding_stays_on_disk(folders: dict[str, Path]) -> None:
+    """What is multiplied with is in memory, and an embedding is checked like any matrix."""
+    _, weights = load_weights(folders["openai-q8"], mx.float32, embedding_on_disk=True)
+    assert weights.matrix("lm_head", TINY.vocab_size, TINY.hidden_size).arrays
+    with pytest.raises(TensorError, match="packed arrays do not fit"):
+        weights.embedding("model.embed_tokens", TINY.vocab_size + 1, TINY.hidden_size)
 
 
 def _drop(name: str) -> Callable[[dict[str, mx.array]], Any]:
