@@ -4,7 +4,8 @@ Full layers keep every position, in segments: those before the last may be share
 sequences and do not change any more; the last one grows. Sliding layers keep the window - 1
 positions that the next token can still see (and a few more, so that the last tokens can be taken
 back); copies of these, `Windows`, are what makes it possible to go on from an earlier position.
-Keys are stored after rotation. It does not know tokens or layers' weights.
+Keys are stored after rotation; full layers may keep 8 bits of a number (`KVBits`), the windows,
+which do not grow, keep all. It does not know tokens or layers' weights.
 
     Segment   positions a .. b in all full layers        one sequence appends to it
     Windows   the last positions before b, sliding layers   never change
@@ -15,16 +16,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import mlx.core as mx
 
 from gptoss_mlx.config import ModelConfig
-from gptoss_mlx.kernels import KV
+from gptoss_mlx.errors import UsageError
+from gptoss_mlx.kernels import KV, Matrix, QuantizedKV
 
-__all__ = ["MAX_TRIM", "Cache", "FullLayer", "LayerCache", "Segment", "SlidingLayer", "Windows"]
+__all__ = [
+    "MAX_TRIM",
+    "Cache",
+    "FullLayer",
+    "KVBits",
+    "LayerCache",
+    "Segment",
+    "SlidingLayer",
+    "Windows",
+    "position_bytes",
+]
+
+KVBits = Literal[16, 8]  # 16: as the model computes them, be it in float32
 
 MAX_TRIM = 16  # tokens that can be taken back at any time
 _GROWTH = 256  # positions a buffer grows by
+
+
+def position_bytes(config: ModelConfig, dtype: mx.Dtype, bits: KVBits = 16) -> int:
+    """Bytes of a position in all full layers.
+
+    Raises:
+        UsageError: heads of this size cannot be kept in 8 bits.
+    """
+    numbers = config.num_hidden_layers // 2 * 2 * config.key_value_size
+    if bits == 16:
+        return numbers * dtype.size
+    return numbers + numbers // _group_size(config.head_dim) * 2 * mx.float32.size
 
 
 class Segment:
@@ -34,8 +61,8 @@ class Segment:
     first, and must have seen to it that nobody appends any more.
     """
 
-    def __init__(self, num_layers: int) -> None:
-        self.layers = [_Buffer() for _ in range(num_layers)]
+    def __init__(self, num_layers: int, bits: KVBits = 16) -> None:
+        self.layers = [_Buffer(bits) for _ in range(num_layers)]
 
     @property
     def length(self) -> int:
@@ -61,7 +88,7 @@ class Segment:
         self.reserve(self.length + sum(length for _, length in parts))
         for n, layer in enumerate(self.layers):
             for part, length in parts:
-                layer.append(*part.layers[n].view(length))
+                layer.append_copy(part.layers[n], length)
             mx.eval(layer.arrays)
 
     def truncate(self, length: int) -> None:
@@ -75,6 +102,15 @@ class Segment:
             layer.shrink(length)
             mx.eval(layer.arrays)
 
+    def exported(self, length: int) -> list[list[mx.array]]:
+        """The first positions of each layer as they are stored: what `restore` takes."""
+        return [layer.first(length) for layer in self.layers]
+
+    def restore(self, layers: Sequence[list[mx.array]], dtype: mx.Dtype) -> None:
+        """Become what was exported; dtype is that of keys and values when they are computed."""
+        for layer, arrays in zip(self.layers, layers, strict=True):
+            layer.restore(arrays, dtype)
+
     @property
     def arrays(self) -> list[mx.array]:
         """The buffers of all layers."""
@@ -82,58 +118,102 @@ class Segment:
 
 
 class _Buffer:
-    """Keys and values (1, kv heads, capacity, D) of one layer, `length` of them in use."""
+    """Keys and values of one layer: `length` positions in use, of as many as there is room for.
 
-    def __init__(self) -> None:
+    arrays: keys and values (1, kv heads, capacity, D); of 8 bits, for each of the two the packed
+    numbers, scales and biases, all (1, kv heads, capacity, ...).
+    """
+
+    def __init__(self, bits: KVBits = 16) -> None:
         self.length = 0
         self.reserved = 0
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+        self.arrays: list[mx.array] = []
+        self._bits = bits
+        self._dtype = mx.float32
 
     @property
     def capacity(self) -> int:
-        there = 0 if self._keys is None else self._keys.shape[-2]
+        there = self._room
         return there if self.reserved <= there else _rounded(self.reserved)
 
     def append(self, k: mx.array, v: mx.array) -> None:
         """Add (B, kv heads, T, D)."""
-        end = self.length + k.shape[-2]
-        self._keys = self._put(self._keys, k, end)
-        self._values = self._put(self._values, v, end)
-        self.length = end
+        self._put([k, v] if self._bits == 16 else [*_quantized(k), *_quantized(v)], k.dtype)
 
-    def view(self, length: int) -> KV:
+    def append_copy(self, other: _Buffer, length: int) -> None:
+        """Add the first positions of another one, as they are stored there."""
+        self._put(other.first(length), other._dtype)
+
+    def view(self, length: int) -> KV | QuantizedKV:
         """The first positions, without a copy."""
-        assert self._keys is not None
-        assert self._values is not None
-        return KV(self._keys[..., :length, :], self._values[..., :length, :])
+        arrays = self.first(length)
+        if self._bits == 16:
+            return KV(*arrays)
+        return QuantizedKV(_matrix(*arrays[:3]), _matrix(*arrays[3:]), self._dtype)
 
     def shrink(self, length: int) -> None:
         """Copy the first positions into buffers that have no room for more."""
         self.length, self.reserved = length, 0
-        if self._keys is not None and self._values is not None:
-            self._keys, self._values = (
-                mx.concatenate([x[..., :length, :], x[..., :0, :]], axis=-2)
-                for x in (self._keys, self._values)
-            )
+        self.arrays = [
+            mx.concatenate([x[..., :length, :], x[..., :0, :]], axis=-2) for x in self.arrays
+        ]
 
     @property
-    def arrays(self) -> list[mx.array]:
-        return [a for a in (self._keys, self._values) if a is not None]
+    def _room(self) -> int:
+        return self.arrays[0].shape[-2] if self.arrays else 0
 
-    def _put(self, buffer: mx.array | None, new: mx.array, end: int) -> mx.array:
-        if buffer is None or end > buffer.shape[-2]:
-            buffer = self._grown(buffer, new, end)
-        buffer[..., self.length : end, :] = new
-        return buffer
+    def first(self, length: int) -> list[mx.array]:
+        """The first positions of each array, without a copy."""
+        return [x[..., :length, :] for x in self.arrays]
 
-    def _grown(self, buffer: mx.array | None, like: mx.array, end: int) -> mx.array:
-        capacity = _rounded(max(end, self.reserved))
-        B, heads, _, D = like.shape
-        room = mx.zeros((B, heads, capacity - self.length, D), like.dtype)
-        if buffer is None:
-            return room
-        return mx.concatenate([buffer[..., : self.length, :], room], axis=-2)
+    def restore(self, arrays: list[mx.array], dtype: mx.Dtype) -> None:
+        """Become these arrays."""
+        self.arrays, self._dtype = arrays, dtype
+        self.length, self.reserved = arrays[0].shape[-2], 0
+
+    def _put(self, new: list[mx.array], dtype: mx.Dtype) -> None:
+        """Add (B, kv heads, T, ...) to each of the arrays."""
+        end = self.length + new[0].shape[-2]
+        if end > self._room:
+            self._grow(new, _rounded(max(end, self.reserved)))
+        for array, x in zip(self.arrays, new, strict=True):
+            array[..., self.length : end, :] = x
+        self.length, self._dtype = end, dtype
+
+    def _grow(self, like: list[mx.array], capacity: int) -> None:
+        held = self.first(self.length)
+        self.arrays = [
+            mx.zeros((*x.shape[:-2], capacity - self.length, x.shape[-1]), x.dtype) for x in like
+        ]
+        if held:
+            pairs = zip(held, self.arrays, strict=True)
+            self.arrays = [mx.concatenate([old, room], axis=-2) for old, room in pairs]
+
+
+def _quantized(x: mx.array) -> tuple[mx.array, ...]:
+    """x (..., D) -> packed numbers, scales, biases (..., fewer), the last two in float32."""
+    packed, scales, biases = mx.quantize(
+        x.astype(mx.float32), group_size=_group_size(x.shape[-1]), bits=8
+    )
+    return packed, scales, biases
+
+
+def _matrix(packed: mx.array, scales: mx.array, biases: mx.array) -> Matrix:
+    D = 4 * packed.shape[-1]
+    return Matrix(packed, scales, biases, _group_size(D), 8, "affine")
+
+
+def _group_size(head_dim: int) -> int:
+    """How many numbers of a head share a scale.
+
+    Raises:
+        UsageError: MLX cannot quantize such heads.
+    """
+    if head_dim % 32:
+        raise UsageError(
+            f"kv_bits=8 needs heads of a multiple of 32 numbers, not {head_dim}: use kv_bits=16"
+        )
+    return 32 if head_dim % 64 else 64
 
 
 def _rounded(length: int) -> int:
@@ -143,11 +223,13 @@ def _rounded(length: int) -> int:
 class FullLayer:
     """Every position so far: views of shared segments, then a segment's own buffer."""
 
-    def __init__(self, buffer: _Buffer | None = None, shared: Sequence[KV] = ()) -> None:
+    def __init__(
+        self, buffer: _Buffer | None = None, shared: Sequence[KV | QuantizedKV] = ()
+    ) -> None:
         self._buffer = buffer or _Buffer()
         self._shared = list(shared)
 
-    def append(self, k: mx.array, v: mx.array) -> list[KV]:
+    def append(self, k: mx.array, v: mx.array) -> list[KV | QuantizedKV]:
         """Add (B, kv heads, T, D); returns all positions, in order, in as many parts as there are.
 
         The parts are views: what later appends write is not in them.

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 
-from gptoss_mlx.cache import Cache, Segment, Windows
+from gptoss_mlx.cache import Cache, KVBits, Segment, Windows, position_bytes
 from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.sequence import common_prefix
 
-__all__ = ["Lease", "PrefixCache", "PrefixStats"]
+__all__ = ["Contents", "Held", "Lease", "PrefixCache", "PrefixStats", "Source"]
 
 _MOST_SHARED = 8  # segments of one sequence; each costs a launch per layer and token
 _WORTH_A_COPY = 256  # positions that a segment can give back
@@ -42,11 +43,38 @@ class PrefixStats:
     evictions: int = 0
 
 
+class Contents(NamedTuple):
+    """The memory of a branch: its segment, and the windows of its places."""
+
+    segment: Segment
+    windows: list[Windows]
+
+
+class Source(Protocol):
+    """Where a branch is kept besides."""
+
+    nbytes: int
+    end: int  # the position behind the last token that is kept
+
+    def load(self) -> Contents | None:
+        """Bring it into memory; None if it turns out to be damaged."""
+        ...
+
+
+class Held(NamedTuple):
+    """A branch as it is in memory: all tokens to its end, its own from `start` on."""
+
+    tokens: list[int]
+    start: int
+    contents: Contents
+    source: Source | None  # where it, or a shorter one that it has grown from, is kept already
+
+
 @dataclass
 class _Place:
-    """Where a sequence can go on."""
+    """Where a sequence can go on; without windows as long as the branch is not in memory."""
 
-    windows: Windows
+    windows: Windows | None
     used: int  # when last
 
 
@@ -62,6 +90,8 @@ class _Branch:
     children: list[_Branch] = field(default_factory=list["_Branch"])
     writer: Lease | None = None
     readers: int = 0  # leases that share the segment, and so forbid to append to it
+    source: Source | None = None  # where its first tokens and places are kept, too
+    is_loaded: bool = True
 
     @property
     def end(self) -> int:
@@ -158,13 +188,25 @@ class PrefixCache:
         config: the model's.
         budget: bytes.
         dtype: of keys and values.
+        kv_bits: 8: those of full layers are kept in 8 bits.
+
+    Raises:
+        UsageError: the model's heads cannot be kept in 8 bits.
     """
 
-    def __init__(self, config: ModelConfig, budget: int, dtype: mx.Dtype = mx.bfloat16) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        budget: int,
+        dtype: mx.Dtype = mx.bfloat16,
+        kv_bits: KVBits = 16,
+    ) -> None:
         self.budget = budget
-        self.position_bytes = config.num_hidden_layers // 2 * 2 * config.key_value_size * dtype.size
+        self.position_bytes = position_bytes(config, dtype, kv_bits)
+        self.dtype = dtype
         self.stats = PrefixStats()
         self._config = config
+        self._kv_bits: KVBits = kv_bits
         self._roots: list[_Branch] = []
         self._clock = 0
 
@@ -178,6 +220,8 @@ class PrefixCache:
             capacity: positions to make room for at once.
         """
         branch, position = self._find(prompt, len(prompt) - 1)
+        while branch is not None and not self._load(_path(branch, position)):
+            branch, position = self._find(prompt, len(prompt) - 1)
         self._clock += 1
         self.stats.leases += 1
         self.stats.prompt_tokens += len(prompt)
@@ -191,6 +235,10 @@ class PrefixCache:
         """How many tokens a lease would reuse now."""
         return self._find(prompt, len(prompt) - 1)[1]
 
+    def bytes_for(self, positions: int) -> int:
+        """Memory that so many positions take in a new segment."""
+        return self.new_segment().growth(positions) * self.position_bytes
+
     def make_room(self, nbytes: int = 0) -> bool:
         """Evict what no sequence uses until so many bytes are free; whether they are."""
         while self.nbytes + nbytes > self.budget:
@@ -203,12 +251,42 @@ class PrefixCache:
         while self._evict():
             pass
 
+    def plant(
+        self, tokens: Sequence[int], start: int, positions: Sequence[int], source: Source
+    ) -> bool:
+        """Add a branch that is kept elsewhere, to be loaded when a prompt can use it.
+
+        Args:
+            tokens: all ids up to its end.
+            start: where its own begin; False is returned if the ids before it are not there.
+            positions: its places.
+            source: where it is.
+        """
+        parent = self._holder(tokens, start)
+        if start and parent is None:
+            return False
+        branch = _Branch(start, self.new_segment(), parent, list(tokens[start:]), source=source)
+        branch.is_loaded = False
+        branch.places = {position: _Place(None, self._clock) for position in positions}
+        (parent.children if parent else self._roots).append(branch)
+        return True
+
+    def held(self) -> Iterator[Held]:
+        """What is in memory and can be gone on from, parents before their children."""
+        for branch in self._branches():
+            windows = [place.windows for place in branch.places.values() if place.windows]
+            if windows or (branch.is_loaded and branch.children):
+                path = _path(branch, branch.needed_end)
+                tokens = [token for part, n in path for token in part.tokens[:n]]
+                contents = Contents(branch.segment, windows)
+                yield Held(tokens, branch.start, contents, branch.source)
+
     @property
     def nbytes(self) -> int:
         """Memory of all segments and windows."""
         return sum(
             branch.segment.capacity * self.position_bytes
-            + sum(place.windows.nbytes for place in branch.places.values())
+            + sum(place.windows.nbytes for place in branch.places.values() if place.windows)
             for branch in self._branches()
         )
 
@@ -219,7 +297,7 @@ class PrefixCache:
 
     def new_segment(self) -> Segment:
         """An empty one for this model."""
-        return Segment(self._config.num_hidden_layers // 2)
+        return Segment(self._config.num_hidden_layers // 2, self._kv_bits)
 
     def add_place(self, branch: _Branch, windows: Windows) -> None:
         """Sequences can go on from here."""
@@ -238,6 +316,8 @@ class PrefixCache:
             branch = branch.parent
 
     def _cut(self, branch: _Branch) -> None:
+        if not branch.is_loaded:
+            return
         length = branch.needed_end - branch.start
         del branch.tokens[length:]
         if branch.segment.length - length >= _WORTH_A_COPY:
@@ -265,6 +345,39 @@ class PrefixCache:
             stack += [child for child in branch.children if child.start <= matched]
         return found, best
 
+    def _holder(self, tokens: Sequence[int], position: int) -> _Branch | None:
+        """The branch on the path of these tokens that has the last one before a position."""
+        stack = list(self._roots)
+        while stack:
+            branch = stack.pop()
+            matched = branch.start + common_prefix(branch.tokens, tokens[branch.start : position])
+            if branch.start < position == matched:
+                return branch
+            stack += [child for child in branch.children if child.start <= matched]
+        return None
+
+    def _load(self, path: list[tuple[_Branch, int]]) -> bool:
+        """Bring the branches of a path into memory; if one is damaged, it is dropped instead."""
+        for branch, _ in path:
+            branch.readers += 1  # else it could be evicted for another one
+        damaged = next((b for b, _ in path if not (b.is_loaded or self._fill(b))), None)
+        for branch, _ in path:
+            branch.readers -= 1
+        if damaged is not None:
+            siblings = damaged.parent.children if damaged.parent else self._roots
+            siblings.remove(damaged)
+        return damaged is None
+
+    def _fill(self, branch: _Branch) -> bool:
+        assert branch.source is not None
+        self.make_room(branch.source.nbytes)
+        contents = branch.source.load()
+        if contents is None or contents.segment.length != len(branch.tokens):
+            return False
+        branch.segment, branch.is_loaded = contents.segment, True
+        branch.places = {w.position: _Place(w, self._clock) for w in contents.windows}
+        return True
+
     def _begin(self) -> Lease:
         branch = _Branch(0, self.new_segment())
         self._roots.append(branch)
@@ -275,16 +388,18 @@ class PrefixCache:
     def _go_on(self, branch: _Branch, position: int) -> Lease:
         place = branch.places[position]
         place.used = self._clock
+        assert place.windows is not None
         if branch.writer is not None:
             branch.writer.share(branch)
         path = _path(branch, position)
         ended_here = position == branch.end == branch.start + branch.segment.length
-        if branch.is_idle and ended_here:
+        can_append = branch.is_idle and ended_here
+        if len(path) - can_append > _MOST_SHARED:
+            branch, path = self._joined(path, place.windows), []
+        elif can_append:
             path.pop()
         else:
             branch = self._follow(branch, position)
-        if len(path) > _MOST_SHARED:
-            branch, path = self._joined(path, place.windows), []
         lease = Lease(self, branch, path)
         shared = [(part.segment, length) for part, length in path]
         lease.cache = Cache(self._config, branch.segment, shared, place.windows)
@@ -307,7 +422,8 @@ class PrefixCache:
 
     def _evict(self) -> bool:
         """Forget the place that was used longest ago, and what only it needed."""
-        places = [(b.places[at].used, at, b) for b in self._branches() for at in b.places]
+        loaded = [branch for branch in self._branches() if branch.is_loaded]
+        places = [(b.places[at].used, at, b) for b in loaded for at in b.places]
         if not places:
             return False
         _, position, branch = min(places, key=lambda place: place[:2])

@@ -17,11 +17,20 @@ import mlx.core as mx
 from gptoss_mlx.kernels import metal, plain
 from gptoss_mlx.kernels.choice import fastest
 from gptoss_mlx.kernels.plain import embed
-from gptoss_mlx.kernels.types import KV, Matrix, Rotary, Rotation, Routing, concatenated
+from gptoss_mlx.kernels.types import (
+    KV,
+    Matrix,
+    QuantizedKV,
+    Rotary,
+    Rotation,
+    Routing,
+    concatenated,
+)
 
 __all__ = [
     "KV",
     "Matrix",
+    "QuantizedKV",
     "Rotary",
     "Rotation",
     "Routing",
@@ -121,13 +130,18 @@ def moe_down_combine(
 
 
 def attention(
-    q: mx.array, parts: Sequence[KV], sinks: mx.array, scale: float, window: int | None
+    q: mx.array,
+    parts: Sequence[KV | QuantizedKV],
+    sinks: mx.array,
+    scale: float,
+    window: int | None,
 ) -> mx.array:
     """Softmax attention in which each head's sink takes part of the weight and adds nothing.
 
     Args:
         q: (B, heads, T, D), the last T of the S positions.
-        parts: the keys and values of the S positions, in one piece or in several, in order.
+        parts: the keys and values of the S positions, in one piece or in several, in order; all
+            of them quantized or none.
         sinks: (heads,), a logit that every query of the head also sees.
         scale: multiplies the scores.
         window: how many positions a query sees, its own included; None: all up to its own.
@@ -136,8 +150,8 @@ def attention(
         (B, heads, T, D).
     """
     S = sum(part.length for part in parts)
-    fits = metal.attention_fits(q, parts) and (window is None or window >= S)
-    if fits and fastest(("attention_decode",), S):
+    sees_all = window is None or window >= S
+    if metal.attention_fits(parts, q) and sees_all and fastest(("attention_decode",), S):
         return metal.attention_decode(q, parts, sinks, scale)
     return plain.attention(q, parts, sinks, scale, window)
 

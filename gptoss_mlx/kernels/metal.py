@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypedDict
+from typing import TypedDict, TypeGuard
 
 import mlx.core as mx
 
 from gptoss_mlx.kernels.build import Constants, launch
-from gptoss_mlx.kernels.types import KV, Matrix, Rotation, Routing
+from gptoss_mlx.kernels.types import KV, Matrix, QuantizedKV, Rotation, Routing
 
 __all__ = [
     "attention_decode",
@@ -257,10 +257,11 @@ def moe_gemm_down(
     return (residual + out.sum(axis=-2)).astype(y.dtype)
 
 
-def attention_fits(q: mx.array, parts: Sequence[KV]) -> bool:
-    """Whether this is one new token of each sequence, and heads as the kernel knows them."""
+def attention_fits(parts: Sequence[KV | QuantizedKV], q: mx.array) -> TypeGuard[Sequence[KV]]:
+    """Whether this is one new token of each sequence, and KV and heads as the kernel knows them."""
     _, heads, T, D = q.shape
-    return T == 1 and D == HEAD and heads == 8 * parts[0].keys.shape[1]
+    are_numbers = all(isinstance(part, KV) for part in parts)
+    return are_numbers and T == 1 and D == HEAD and heads == 8 * parts[0].keys.shape[1]
 
 
 def attention_decode(q: mx.array, parts: Sequence[KV], sinks: mx.array, scale: float) -> mx.array:

@@ -10,11 +10,12 @@ experts, P = N * K pairs of a token and an expert, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import mlx.core as mx
 
 from gptoss_mlx.kernels import cpu
-from gptoss_mlx.kernels.types import KV, Matrix, Rotation, Routing
+from gptoss_mlx.kernels.types import KV, Matrix, QuantizedKV, Rotation, Routing, Table
 
 __all__ = [
     "attention",
@@ -42,22 +43,14 @@ def linear(
     elif matrix.scales is None:
         y = x @ matrix.weight.astype(x.dtype).swapaxes(-1, -2)
     else:
-        y = mx.quantized_matmul(
-            x,
-            matrix.weight,
-            scales=matrix.scales,
-            biases=matrix.biases,
-            group_size=matrix.group_size,
-            bits=matrix.bits,
-            mode=matrix.mode,
-        )
+        y = _quantized_product(x, matrix)
     y = y if bias is None else y + bias
     return y if residual is None else y + residual
 
 
-def embed(ids: mx.array, matrix: Matrix, dtype: mx.Dtype) -> mx.array:
+def embed(ids: mx.array, table: Table, dtype: mx.Dtype) -> mx.array:
     """ids (B, T) -> rows of the table (B, T, H); only those rows are dequantized."""
-    return matrix[ids].dequantized(dtype)
+    return table[ids].dequantized(dtype)
 
 
 def qkv(
@@ -127,15 +120,42 @@ def moe_down_combine(
     return residual + (out * routing.scores[..., None].astype(out.dtype)).sum(axis=-2)
 
 
+def _quantized_product(x: mx.array, matrix: Matrix, *, transpose: bool = True) -> mx.array:
+    """x @ weight.T, or x @ weight."""
+    assert matrix.scales is not None
+    return mx.quantized_matmul(
+        x,
+        matrix.weight,
+        scales=matrix.scales,
+        biases=matrix.biases,
+        transpose=transpose,
+        group_size=matrix.group_size,
+        bits=matrix.bits,
+        mode=matrix.mode,
+    )
+
+
 def attention(
-    q: mx.array, parts: Sequence[KV], sinks: mx.array, scale: float, window: int | None
+    q: mx.array,
+    parts: Sequence[KV | QuantizedKV],
+    sinks: mx.array,
+    scale: float,
+    window: int | None,
 ) -> mx.array:
-    """`kernels.attention` in MLX's operations."""
-    k, v = parts[0]
+    """`kernels.attention` in MLX's operations.
+
+    Quantized keys and values are multiplied as they are for one token. For several they become
+    numbers first: that is little beside the products, and MLX's attention, which needs numbers,
+    never holds all scores at once.
+    """
+    T, S = q.shape[-2], sum(part.length for part in parts)
+    quantized = [part for part in parts if isinstance(part, QuantizedKV)]
+    if T == 1 and len(quantized) == len(parts) and (window is None or window >= S):
+        return _quantized_attention(q, quantized, sinks, scale)
+    k, v = parts[0].keys, parts[0].values
     if len(parts) > 1:
         k = mx.concatenate([part.keys for part in parts], axis=-2)
         v = mx.concatenate([part.values for part in parts], axis=-2)
-    T, S = q.shape[-2], k.shape[-2]
     if cpu.is_used() and T > 1:
         return cpu.attention(q, k, v, sinks, scale, window)
     mask: mx.array | str | None = None
@@ -144,6 +164,23 @@ def attention(
     elif T > 1:
         mask = "causal"
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+
+
+def _quantized_attention(
+    q: mx.array, parts: Sequence[QuantizedKV], sinks: mx.array, scale: float
+) -> mx.array:
+    """q (B, heads, 1, D) sees all positions of all parts; all in float32, as the scales are."""
+    B, _, _, D = q.shape
+    kv_heads = parts[0].packed_keys.weight.shape[1]
+    queries = (q.astype(mx.float32) * scale).reshape(B, kv_heads, -1, D)  # a group's are rows
+    scores = [_quantized_product(queries, part.packed_keys) for part in parts]
+    sink = sinks.astype(mx.float32).reshape(1, kv_heads, -1, 1)
+    sink = mx.broadcast_to(sink, (*queries.shape[:3], 1))
+    weights = mx.softmax(mx.concatenate([*scores, sink], axis=-1), axis=-1)
+    *seen, _ = mx.split(weights, list(accumulate(part.length for part in parts)), axis=-1)
+    pairs = zip(seen, parts, strict=True)
+    outs = [_quantized_product(w, part.packed_values, transpose=False) for w, part in pairs]
+    return sum(outs[1:], outs[0]).reshape(q.shape).astype(q.dtype)
 
 
 def _window_mask(T: int, S: int, window: int) -> mx.array:

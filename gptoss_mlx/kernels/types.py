@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KV", "ByExpert", "Matrix", "Rotary", "Rotation", "Routing", "concatenated"]
+__all__ = [
+    "KV",
+    "ByExpert",
+    "Matrix",
+    "QuantizedKV",
+    "Rotary",
+    "Rotation",
+    "Routing",
+    "Table",
+    "concatenated",
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,19 @@ class Matrix:
         weight, scales, biases = parts
         assert weight is not None
         return Matrix(weight, scales, biases, self.group_size, self.bits, self.mode)
+
+
+class Table(Protocol):
+    """Rows that are looked up one by one: a matrix in memory, or one whose rows stay on disk."""
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """The arrays that hold it in memory."""
+        ...
+
+    def __getitem__(self, row: mx.array, /) -> Matrix:
+        """The rows with these numbers, in their shape."""
+        ...
 
 
 def concatenated(parts: list[Matrix]) -> Matrix:
@@ -140,6 +163,34 @@ class KV(NamedTuple):
     def length(self) -> int:
         """S."""
         return self.keys.shape[-2]
+
+
+@dataclass(frozen=True)
+class QuantizedKV:
+    """The same, quantized: matrices of S rows, (B, kv heads, S, D) as numbers.
+
+    The scales are float32, whatever `dtype` the keys and values were given in: rounded to bfloat16
+    they would make half as much error again, and the products would be rounded too.
+    """
+
+    packed_keys: Matrix
+    packed_values: Matrix
+    dtype: mx.Dtype
+
+    @property
+    def length(self) -> int:
+        """S."""
+        return self.packed_keys.rows
+
+    @property
+    def keys(self) -> mx.array:
+        """A copy as numbers."""
+        return self.packed_keys.dequantized(self.dtype)
+
+    @property
+    def values(self) -> mx.array:
+        """A copy as numbers."""
+        return self.packed_values.dequantized(self.dtype)
 
 
 class ByExpert(NamedTuple):
