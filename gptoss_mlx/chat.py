@@ -15,7 +15,7 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine, Generation, OnPrefill
 from gptoss_mlx.errors import GptOssError
 from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
-from gptoss_mlx.sequence import GenerationStats, Request
+from gptoss_mlx.sequence import GenerationStats, Request, SpeculationMode
 from gptoss_mlx.tokenizer import START, STOP_TOKENS, Tokenizer
 
 __all__ = ["Chat", "FinishReason", "Turn"]
@@ -51,8 +51,15 @@ class Turn:
 class Chat:
     """A conversation with one model; `messages` may be read and changed between turns."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, setup: Setup | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        setup: Setup | None = None,
+        speculation: SpeculationMode = "off",
+    ) -> None:
         self.engine = engine
+        self.speculation: SpeculationMode = speculation
         self.tokenizer = tokenizer
         self.setup = setup or Setup()
         self.messages: list[Message] = []
@@ -104,6 +111,7 @@ class Chat:
             params or SamplingParams(),
             stop=STOP_TOKENS,
             boundaries=frozenset({START}),
+            speculation=self.speculation,
         )
         return self._stream(self.engine.submit(request, on_prefill))
 

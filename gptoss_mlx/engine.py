@@ -12,6 +12,7 @@ stop a completion is its caller's choice, and the stop id is the last one it giv
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import secrets
 import threading
@@ -36,7 +37,9 @@ from gptoss_mlx.errors import (
     EngineError,
     UsageError,
 )
+from gptoss_mlx.memory import Use
 from gptoss_mlx.model import Model
+from gptoss_mlx.models import load, plan_for
 from gptoss_mlx.persistence import restore, save
 from gptoss_mlx.prefix import PrefixCache
 from gptoss_mlx.runner import Runner
@@ -52,7 +55,8 @@ OnPrefill = Callable[[int, int], object]  # prompt tokens done, prompt tokens in
 # enough that what several layers hold at once is small beside the weights.
 _PREFILL_CHUNK = 512
 _CACHE_BYTES = 2 << 30
-_MOST_FAILURES = 3  # steps that failed with a sequence in them, before it is given up
+_MOST_CACHE_BYTES = 16 << 30  # where there is room for more, nobody would miss it
+_MAX_RUNNING = 8
 _MOST_DEATHS = 3  # of the thread, without a step that succeeds in between
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -77,6 +81,7 @@ class Generation:
     def __init__(self, sequence: Sequence, on_prefill: OnPrefill | None = None) -> None:
         self._sequence = sequence
         self._on_prefill = on_prefill
+        self._is_read = False  # to its end
 
     def __iter__(self) -> Iterator[int]:
         """The ids; see `tokens`."""
@@ -89,9 +94,12 @@ class Generation:
             GptOssError: why the request failed, after the tokens that it gave before.
         """
         try:
-            while (event := self._sequence.events.get()) is not None:
+            while not self._is_read:
+                event = self._sequence.events.get()
                 if isinstance(event, Token):
                     yield event
+                elif event is None:
+                    self._is_read = True
                 elif self._on_prefill is not None:
                     self._on_prefill(*event)
         finally:
@@ -145,7 +153,7 @@ class Engine:
         model: Model,
         *,
         prefill_chunk: int = _PREFILL_CHUNK,
-        max_running: int = 8,
+        max_running: int = _MAX_RUNNING,
         max_waiting: int = 64,
         cache_bytes: int = _CACHE_BYTES,
         kv_bits: KVBits = 16,
@@ -171,6 +179,39 @@ class Engine:
         if prompt_cache is not None:
             restore(self.prefix, prompt_cache, model.fingerprint)
         _engines.add(self)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        use: Use | None = None,
+        *,
+        max_waiting: int = 64,
+        prompt_cache: Path | None = None,
+    ) -> Self:
+        """Load a model, as far as it fits, and an engine with the memory that the plan leaves it.
+
+        Args:
+            name: as `models.load` takes it.
+            use: what memory is planned for; its `parallel` sequences run at the same time.
+            max_waiting: as above.
+            prompt_cache: as above.
+
+        Raises:
+            CheckpointError, MemoryPlanError, UsageError: as `models.load`.
+        """
+        use = use or Use()
+        plan = plan_for(name, use=use)
+        return cls(
+            load(name, use=use),
+            prefill_chunk=use.prefill_chunk,
+            max_running=max(use.parallel, _MAX_RUNNING),
+            max_waiting=max_waiting,
+            cache_bytes=min(plan.kv_budget, _MOST_CACHE_BYTES),
+            kv_bits=use.kv_bits,
+            context=plan.context,
+            prompt_cache=prompt_cache,
+        )
 
     def generate(
         self,
@@ -222,8 +263,9 @@ class Engine:
         with self._wake:
             self._is_closed = True
             self._wake.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def __enter__(self) -> Self:
         """For `with`."""
@@ -287,15 +329,25 @@ class Engine:
                 self._problem, self._deaths = None, 0
         except BaseException as error:
             logger.exception("the generation thread died")
-            self._end_all(EngineError(f"the generation thread died: {error!r}"))
-            self._set_up()
-            with self._wake:
-                self._problem, self._deaths = repr(error), self._deaths + 1
-                self._thread = None
-                if self._deaths < _MOST_DEATHS and not self._is_closed:
-                    self._start_thread()
+            self._bury(error)
         else:
             self._shut_down()
+
+    def _bury(self, error: BaseException) -> None:
+        """The thread dies of this: what it had ends, and another one starts, but not for ever."""
+        failure = EngineError(f"the generation thread died: {error!r}")
+        self._end_all(failure)
+        error.__traceback__ = None  # its frames hold caches
+        gc.collect()  # so do the tree's branches, which know their leases, and they the tree
+        with self._wake:
+            self._problem, self._deaths = repr(error), self._deaths + 1
+            self._thread = None
+            if self._deaths < _MOST_DEATHS and not self._is_closed:
+                self._start_thread()
+                return
+            inbox, self._inbox = self._inbox, []
+        for sequence in inbox:
+            self._fail(sequence, failure)
 
     def _wait_for_work(self) -> bool:
         """Whether there is some; False when the engine is closed."""
@@ -303,19 +355,24 @@ class Engine:
             while not (self._inbox or self._scheduler.all or self._is_closed):
                 self._wake.wait()
             inbox, self._inbox = self._inbox, []
-        for sequence in inbox:
-            self._scheduler.add(sequence)
-        return not self._is_closed
+            for sequence in inbox:
+                self._scheduler.add(sequence)
+            return not self._is_closed
 
     def step(self) -> None:
         """Decode a token of each running sequence, and prefill a chunk of one prompt."""
         self._end_cancelled()
         self._scheduler.admit()
         for batch in self._batches():
-            self._guard(batch, self._decode)
+            if batch[0].is_suspect:  # the others' step may fail, too
+                self._guard([], self._flush)
+            if present := [s for s in batch if s in self._scheduler.running]:
+                self._guard(present, self._decode)
         sequence = self._scheduler.next_prefill(self._reusable, self.prefill_chunk)
         if sequence is not None:
             self._guard([sequence], self._prefill)
+        if not self._scheduler.running:  # what the last ones drew beyond their end
+            self._guard([], self._flush)
 
     def _end_cancelled(self) -> None:
         now = time.perf_counter()
@@ -333,13 +390,16 @@ class Engine:
         return [*([together] if together else []), *alone]
 
     def _decode(self, batch: list[Sequence]) -> None:
-        if len(batch) == 1 and self._runner.verify(batch[0], self._room(batch[0])):
-            return
-        batch = [s for s in batch if not s.has_ended]  # verify waits for the step before
-        if batch:
-            self._runner.decode(batch)
+        if not (len(batch) == 1 and self._runner.verify(batch[0], self._room(batch[0]))):
+            batch = [s for s in batch if not s.has_ended]  # verify waits for the step before
+            if batch:
+                self._runner.decode(batch)
         if any(s.is_suspect for s in batch):
             self._runner.flush()
+            batch[0].is_suspect = False
+
+    def _flush(self, _: list[Sequence]) -> None:
+        self._runner.flush()
 
     def _room(self, sequence: Sequence) -> int:
         """Tokens that may still be drawn after the next."""
@@ -375,7 +435,6 @@ class Engine:
         stats.decode_seconds = now - sequence.answered
         sequence.tokens.append(token.id)
         stats.completion_tokens = sequence.num_drawn
-        sequence.is_suspect = False
         sequence.events.put(token)
         if token.id in sequence.request.stop:
             self._finish(sequence, "stop")
@@ -389,9 +448,11 @@ class Engine:
         if sequence.has_ended:
             return
         sequence.error, sequence.finish_reason = error, reason
-        self._scheduler.end(sequence)
-        self._runner.end(sequence)
-        sequence.events.put(None)
+        try:
+            self._scheduler.end(sequence)
+            self._runner.end(sequence)
+        finally:
+            sequence.events.put(None)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self._finish(sequence, "error", error)
@@ -409,6 +470,8 @@ class Engine:
             self._preempt(error)
         except Exception as error:
             logger.warning("a step with %d sequences failed: %r", len(batch), error)
+            logger.debug("where it failed", exc_info=error)
+            error.__traceback__ = None  # its frames hold caches, and the request keeps the error
             self._recover(batch, error)
 
     def _preempt(self, error: CacheFullError) -> None:
@@ -419,29 +482,29 @@ class Engine:
             self._runner.end(youngest)
             self._scheduler.requeue([youngest])
         else:
-            for sequence in holders or list(self._scheduler.prefilling)[-1:]:
+            for sequence in holders:
                 self._fail(sequence, error)
 
     def _recover(self, batch: list[Sequence], error: Exception) -> None:
         """A step failed: whoever was alone in it fails, others have to show themselves alone."""
         batch = [s for s in batch if not s.has_ended]
-        if any(s in self._scheduler.running for s in batch):
+        if not any(s in self._scheduler.prefilling for s in batch):
             batch = list(dict.fromkeys([*batch, *self._runner.forget_steps()]))
         for sequence in batch:
             self._runner.end(sequence, is_sound=False)
-            sequence.failures += 1
             sequence.is_suspect = True
         if _is_out_of_memory(error):
             self.prefix.clear()
         mx.clear_cache()
-        for sequence in batch:
-            if len(batch) == 1 or sequence.failures >= _MOST_FAILURES:
-                self._fail(sequence, error)
-        self._scheduler.requeue(s for s in batch if not s.has_ended)
+        if len(batch) == 1:
+            self._fail(batch[0], error)
+        else:
+            self._scheduler.requeue(batch)
 
     def _shut_down(self) -> None:
         for sequence in [*self._scheduler.all, *self._inbox]:
             self._fail(sequence, EngineError("the engine is closed"))
+        self._runner.forget_steps()
         if self._prompt_cache is not None:
             limit, fingerprint = self._cache_bytes, self.model.fingerprint
             try:
@@ -450,6 +513,7 @@ class Engine:
                 logger.warning("prompts could not be kept: %s", error)
 
     def _end_all(self, error: EngineError) -> None:
+        """Without the runner, which may be what is broken."""
         for sequence in self._scheduler.all:
             sequence.error, sequence.finish_reason = error, "error"
             sequence.events.put(None)

@@ -14,7 +14,9 @@ import click
 from gptoss_mlx import demo
 from gptoss_mlx.cli.common import (
     CLEAR_LINE,
+    EngineOptions,
     debug_option,
+    engine_options,
     model_option,
     open_chat,
     prefill_line,
@@ -45,6 +47,7 @@ _MAX_ROUNDS = 4  # of calls to tools that are not there
 @reasoning_option
 @system_option
 @sampling_options
+@engine_options
 @click.option("--show-reasoning", is_flag=True, help="Show the chain of thought, dimmed.")
 @click.option("--stats", is_flag=True, help="Show token counts and speed after each answer.")
 @debug_option
@@ -53,13 +56,14 @@ def chat(
     reasoning: str,
     system: str | None,
     params: SamplingParams,
+    engine: EngineOptions,
     show_reasoning: bool,
     stats: bool,
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer; /bye or Ctrl-D leaves."""
     name = require_model(model)
     _note(f"Loading {name} ...")
-    conversation = open_chat(name, reasoning, system)
+    conversation = open_chat(name, reasoning, system, engine)
     if name == "demo":
         _note(demo.DESCRIPTION)
     _note("Type a message. Ctrl-C stops an answer, /bye or Ctrl-D leaves.")

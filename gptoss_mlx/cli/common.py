@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
@@ -17,14 +19,19 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
+    from gptoss_mlx.cache import KVBits
     from gptoss_mlx.chat import Chat, Turn
     from gptoss_mlx.engine import OnPrefill
     from gptoss_mlx.harmony import Effort, FunctionTool
+    from gptoss_mlx.memory import EmbeddingPlace
+    from gptoss_mlx.sequence import SpeculationMode
 
 __all__ = [
     "CLEAR_LINE",
+    "EngineOptions",
     "debug_option",
     "debugging",
+    "engine_options",
     "model_option",
     "open_chat",
     "prefill_line",
@@ -112,6 +119,73 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine of a command is to run; None and the defaults leave it to the memory plan."""
+
+    context: int | None = None
+    embedding: EmbeddingPlace = "memory"
+    kv_bits: KVBits = 16
+    prompt_cache: Path | None = None
+    speculation: SpeculationMode = "off"
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of EngineOptions; the command gets them as `engine`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        context: int | None,
+        embedding: EmbeddingPlace,
+        kv_bits: str,
+        prompt_cache: Path | None,
+        speculation: SpeculationMode,
+        **rest: Any,
+    ) -> None:
+        bits: KVBits = 8 if kv_bits == "8" else 16
+        engine = EngineOptions(context, embedding, bits, prompt_cache, speculation)
+        command(engine=engine, **rest)
+
+    options = [
+        click.option(
+            "--context",
+            type=click.IntRange(1),
+            metavar="TOKENS",
+            help="Of prompt and answer together; by default as many as fit into memory.",
+        ),
+        click.option(
+            "--embedding",
+            type=click.Choice(["memory", "disk"]),
+            default="memory",
+            show_default=True,
+            help="Where the embedding table stays; on disk it takes no memory.",
+        ),
+        click.option(
+            "--kv-bits",
+            type=click.Choice(["16", "8"]),
+            default="16",
+            show_default=True,
+            help="Of a number in the context's cache; 8 takes about half the memory.",
+        ),
+        click.option(
+            "--prompt-cache",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Keep prompts warm there, from one run to the next.",
+        ),
+        click.option(
+            "--speculation",
+            type=click.Choice(["off", "on", "auto"]),
+            default="off",
+            show_default=True,
+            help="Guess tokens from what was said before; auto stops where that does not pay.",
+        ),
+    ]
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
 def require_model(name: str | None) -> str:
     """The model's name.
 
@@ -135,18 +209,22 @@ def open_chat(
     name: str,
     reasoning: str,
     system: str | None,
+    options: EngineOptions,
     functions: tuple[FunctionTool, ...] = (),
 ) -> Chat:
     """Load a model and its tokenizer, and start a conversation with it."""
     from gptoss_mlx.chat import Chat
     from gptoss_mlx.engine import Engine
     from gptoss_mlx.harmony import Setup
-    from gptoss_mlx.models import load, resolve
+    from gptoss_mlx.memory import Use
+    from gptoss_mlx.models import resolve
     from gptoss_mlx.tokenizer import load_tokenizer
 
     folder = resolve(name)
     setup = Setup(cast("Effort", reasoning), system, functions, date.today().isoformat())
-    return Chat(Engine(load(folder)), load_tokenizer(folder), setup)
+    use = Use(options.context, embedding=options.embedding, kv_bits=options.kv_bits)
+    engine = Engine.load(folder, use, prompt_cache=options.prompt_cache)
+    return Chat(engine, load_tokenizer(folder), setup, options.speculation)
 
 
 @contextmanager

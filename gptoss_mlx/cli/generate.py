@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from gptoss_mlx.cli.common import (
+    EngineOptions,
     debug_option,
+    engine_options,
     model_option,
     open_chat,
     prefill_line,
@@ -38,6 +40,7 @@ __all__ = ["generate"]
 @reasoning_option
 @system_option
 @sampling_options
+@engine_options
 @click.option(
     "--tools",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -53,6 +56,7 @@ def generate(
     reasoning: str,
     system: str | None,
     params: SamplingParams,
+    engine: EngineOptions,
     tools: Path | None,
     show_reasoning: bool,
     as_json: bool,
@@ -69,7 +73,7 @@ def generate(
     name = require_model(model)
     functions = _read_tools(tools)
     text = _prompt_text(prompt)
-    chat = open_chat(name, reasoning, system, functions)
+    chat = open_chat(name, reasoning, system, engine, functions)
 
     with prefill_line() as on_prefill:
         for event in chat.send(text, params, on_prefill):
