@@ -255,8 +255,9 @@ def prefill_line(after: Callable[[], object] | None = None) -> Generator[OnPrefi
 def stats_line(turn: Turn) -> str:
     """Token counts and speeds of a turn, for people."""
     stats = turn.stats
+    cached = f" ({stats.cached_tokens} of them cached)" if stats.cached_tokens else ""
     return (
-        f"{stats.prompt_tokens} prompt tokens at {stats.prefill_rate:.0f}/s, "
+        f"{stats.prompt_tokens} prompt tokens{cached} at {stats.prefill_rate:.0f}/s, "
         f"{stats.completion_tokens} completion tokens at {stats.decode_rate:.1f}/s "
         f"({turn.finish_reason})"
     )

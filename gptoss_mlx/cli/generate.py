@@ -164,6 +164,7 @@ def _as_dict(model: str, turn: Turn) -> dict[str, Any]:
         "finish_reason": turn.finish_reason,
         "usage": {
             "prompt_tokens": stats.prompt_tokens,
+            "cached_tokens": stats.cached_tokens,
             "completion_tokens": stats.completion_tokens,
             "prefill_seconds": round(stats.prefill_seconds, 3),
             "decode_seconds": round(stats.decode_seconds, 3),
