@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
 import pytest
 
+from gptoss_mlx.engine import Engine
 from gptoss_mlx.grammar import GrammarSpec, Tool, compile_grammar, json_schema
 from gptoss_mlx.harmony import Effort, Message, Setup, parse, render
-from gptoss_mlx.model import Model
 from gptoss_mlx.models import load
 from gptoss_mlx.tokenizer import Tokenizer
 
@@ -21,9 +22,10 @@ EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
 
 
 @pytest.fixture(scope="module")
-def demo() -> Model:
-    """The demo model."""
-    return load("demo")
+def demo() -> Iterator[Engine]:
+    """The demo model's engine."""
+    with Engine(load("demo")) as engine:
+        yield engine
 
 
 def validate(text: str, schema: dict[str, Any]) -> None:
@@ -46,7 +48,7 @@ def test_chance_validates(tokenizer: Tokenizer, n: int) -> None:
 
 
 @pytest.mark.parametrize("n", range(5, 100, 10))
-def test_the_demo_validates(tokenizer: Tokenizer, demo: Model, n: int) -> None:
+def test_the_demo_validates(tokenizer: Tokenizer, demo: Engine, n: int) -> None:
     """It has never seen a schema, and reasons first; benchmarks/structured.py does them all."""
     prompt = render(Setup(EFFORTS[n // 10 % 3]), [Message("user", "Hello!")], tokenizer)
     grammar = compile_grammar(GrammarSpec(json_schema(SCHEMAS[n])), tokenizer)
@@ -59,7 +61,7 @@ def test_the_demo_validates(tokenizer: Tokenizer, demo: Model, n: int) -> None:
 
 
 @pytest.mark.parametrize("n", range(3))
-def test_the_demo_calls(tokenizer: Tokenizer, demo: Model, n: int) -> None:
+def test_the_demo_calls(tokenizer: Tokenizer, demo: Engine, n: int) -> None:
     """A call that must come does come, to the tool that was named, with valid arguments."""
     schema = arguments_schema(7 * n)
     tools = (Tool("functions.first", json_schema(schema)), Tool("functions.other"))

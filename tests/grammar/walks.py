@@ -1,7 +1,4 @@
-"""Completions drawn under a grammar: by chance alone, and from a model.
-
-A loop of its own, so that grammars are tested without the engine.
-"""
+"""Completions drawn under a grammar: by chance alone, and by the engine from a model."""
 
 from __future__ import annotations
 
@@ -9,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from gptoss_mlx.config import SamplingParams
+from gptoss_mlx.engine import Engine
 from gptoss_mlx.grammar import Grammar, Matcher
-from gptoss_mlx.model import Model
-from gptoss_mlx.tokenizer import Tokenizer
+from gptoss_mlx.sequence import Request
+from gptoss_mlx.tokenizer import START, STOP_TOKENS, Tokenizer
 from gptoss_mlx.vocabulary import NUM_ORDINARY
 
 __all__ = ["Walk", "allowed", "answer_of", "follow", "generate", "stroll"]
@@ -70,28 +68,34 @@ def stroll(grammar: Grammar, tokenizer: Tokenizer, seed: int, limit: int = 2000)
     return walk
 
 
+class TimedMatcher:
+    """A matcher that notes the seconds that each of its masks takes."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self.seconds: list[float] = []
+
+    def mask(self) -> NDArray[np.uint32] | None:
+        """The matcher's."""
+        started = time.perf_counter()
+        mask = self.matcher.mask()
+        self.seconds.append(time.perf_counter() - started)
+        return mask
+
+    def advance(self, token: int) -> None:
+        """The matcher goes on."""
+        self.matcher.advance(token)
+
+
 def generate(
-    model: Model, prompt: Sequence[int], grammar: Grammar, seed: int, limit: int = 1500
+    engine: Engine, prompt: Sequence[int], grammar: Grammar, seed: int, limit: int = 1500
 ) -> Walk:
     """Draw from a model at temperature 1 among what is allowed, until the end or `limit` tokens."""
-    rng = np.random.default_rng(seed)
-    matcher, walk, cache = grammar.matcher(), Walk(), model.new_cache()
-    unseen = list(prompt)  # what the model has not been given yet
-    while not matcher.is_finished and len(walk.ids) < limit:
-        started = time.perf_counter()
-        mask = matcher.mask()
-        walk.seconds.append(time.perf_counter() - started)
-        assert mask is not None
-        ids = _ids_of(mask)
-        if len(ids) > 1:
-            logits = model.logits(model.hidden_states(mx.array([unseen]), cache)[:, -1:])
-            scores = np.array(logits.astype(mx.float32)).astype(np.float64).reshape(-1)[ids]
-            ids, unseen = ids[[np.argmax(scores + rng.gumbel(size=len(ids)))]], []
-        walk.ids.append(int(ids[0]))
-        unseen.append(walk.ids[-1])
-        matcher.advance(walk.ids[-1])
-    walk.is_finished = matcher.is_finished
-    return walk
+    timed = TimedMatcher(grammar.matcher())
+    params = SamplingParams(seed=seed, max_tokens=limit)
+    request = Request(tuple(prompt), params, STOP_TOKENS, frozenset({START}), constraint=timed)
+    ids = list(engine.submit(request))
+    return Walk(ids, timed.matcher.is_finished, timed.seconds)
 
 
 def answer_of(walk: Walk, tokenizer: Tokenizer) -> str:
