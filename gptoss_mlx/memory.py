@@ -43,6 +43,7 @@ Verdict = Literal["fits", "smaller context", "refused"]
 MINIMUM_CONTEXT = 4096  # below, a plan is refused (unless less was asked for)
 _STEP = 1024  # a smaller context is a multiple of it
 _GROWTH = 256  # positions that the buffers of a cache grow by
+_SCALE_BYTES = 4  # of a scale, and of a bias, of keys and values in 8 bits
 _WINDOW_ROOM = _GROWTH + 16  # positions that sliding layers keep more: to grow, to take back
 _SNAPSHOTS = 8  # windows of the sliding layers kept for reuse, for each sequence
 # Arrays of (token, expert) pairs by width that a chunk holds at once: about a layer's with nothing
@@ -236,7 +237,7 @@ class _Case:
     def _token_bytes(self) -> int:
         """Keys and values of a token in all full layers."""
         itemsize = self.sizes.itemsize
-        number = itemsize if self.use.kv_bits == 16 else 1 + 2 * itemsize / GROUP_SIZE
+        number = itemsize if self.use.kv_bits == 16 else 1 + 2 * _SCALE_BYTES / GROUP_SIZE
         return round(2 * self.config.key_value_size * number * self._full_layers)
 
     def _window_bytes(self, room: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import TINY
 from helpers import write_converted
 
+from gptoss_mlx.cache import position_bytes
 from gptoss_mlx.ceiling import Ceiling
 from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.convert import Dense
@@ -65,7 +66,7 @@ def test_weights_of_the_published_models(
 
 @pytest.mark.parametrize(("model", "a_token"), [("20b", 24_576), ("120b", 36_864)])
 def test_keys_and_values(model: str, a_token: int) -> None:
-    """A token's bytes in the full layers, once for each sequence; 8 bits take 17/32 of 16."""
+    """A token's bytes in the full layers, once for each sequence; 8 bits take 9/16 of 16."""
     long, short = (
         _line(_plan(200, use=Use(context=n, parallel=3), config=MODELS[model]), "KV cache")
         for n in (131_072, 4096)
@@ -75,7 +76,9 @@ def test_keys_and_values(model: str, a_token: int) -> None:
         _line(_plan(200, use=Use(context=n, kv_bits=8), config=MODELS[model]), "KV cache")
         for n in (131_072, 4096)
     )
-    assert (half - quarter) * 32 == 17 * a_token * (131_072 - 4096)
+    a_small_token = position_bytes(MODELS[model], mx.bfloat16, 8)
+    assert half - quarter == a_small_token * (131_072 - 4096)
+    assert a_small_token * 16 == 9 * a_token
 
 
 def test_a_window_is_three_megabytes() -> None:
