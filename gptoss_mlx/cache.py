@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import mlx.core as mx
 
@@ -46,8 +46,10 @@ def position_bytes(config: ModelConfig, dtype: mx.Dtype, bits: KVBits = 16) -> i
     """Bytes of a position in all full layers.
 
     Raises:
-        UsageError: heads of this size cannot be kept in 8 bits.
+        UsageError: there is no such width, or none for heads of this size.
     """
+    if bits not in get_args(KVBits):
+        raise UsageError(f"kv_bits is 16 or 8, not {bits}")
     numbers = config.num_hidden_layers // 2 * 2 * config.key_value_size
     if bits == 16:
         return numbers * dtype.size

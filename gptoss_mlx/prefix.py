@@ -191,7 +191,7 @@ class PrefixCache:
         kv_bits: 8: those of full layers are kept in 8 bits.
 
     Raises:
-        UsageError: the model's heads cannot be kept in 8 bits.
+        UsageError: kv_bits is neither 16 nor 8, or the model's heads cannot be kept in 8 bits.
     """
 
     def __init__(

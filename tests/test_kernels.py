@@ -11,7 +11,7 @@ from helpers import array
 from numpy.typing import NDArray
 
 from gptoss_mlx import kernels
-from gptoss_mlx.kernels import KV, Matrix, Rotary, Routing, cpu, plain
+from gptoss_mlx.kernels import KV, Matrix, QuantizedKV, Rotary, Routing, cpu, metal, plain
 
 Floats = NDArray[np.float64]
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
@@ -226,6 +226,53 @@ def test_a_large_sink_takes_all_weight() -> None:
     y = kernels.attention(q, [KV(k, v)], mx.array([80.0, -80.0]), 1.0, None)
     assert_close(y[:, 0], np.zeros((1, 1, 32)))
     assert_close(y[:, 1], array(v[:, 1]))
+
+
+def make_quantized(*shape: int) -> QuantizedKV:
+    """Random keys and values (B, kv heads, S, D) in 8 bits."""
+    return QuantizedKV(make_matrix("q8", *shape, seed=2), make_matrix("q8", *shape), mx.float32)
+
+
+def cut(kv: QuantizedKV, *bounds: int) -> list[QuantizedKV]:
+    """The same in parts that end there."""
+    rows = [(..., slice(a, b), slice(None)) for a, b in pairwise(bounds) if a < b]
+    return [QuantizedKV(kv.packed_keys[r], kv.packed_values[r], kv.dtype) for r in rows]
+
+
+@pytest.mark.parametrize("window", [None, 4, 1000])
+@pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 9), (1, 300), (2, 9), (9, 9), (5, 40)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (8, 1), (3, 3)])
+def test_quantized_attention(heads: int, kv_heads: int, T: int, S: int, window: int | None) -> None:
+    """Quantized keys and values give what the numbers do that they stand for, whatever the sinks.
+
+    In one part and in several.
+    """
+    q = normal(2, heads, T, 64, seed=1, scale=2.0)
+    kv = make_quantized(2, kv_heads, S, 64)
+    k, v = (dequantized(packed) for packed in (kv.packed_keys, kv.packed_values))
+    sinks = mx.concatenate([normal(heads - 2, seed=4, scale=2.0), mx.array([80.0, -80.0])])
+    expected = naive_attention(array(q), k, v, array(sinks), 1.5, window)
+    for parts in ([kv], cut(kv, *sorted([0, S // 3, S - T, S]))):
+        y = kernels.attention(q, parts, sinks, 1.5, window)
+        np.testing.assert_allclose(array(y), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [1, 5])
+def test_quantized_attention_keeps_the_dtype_of_queries(T: int) -> None:
+    """In bfloat16 only what comes in and what goes out is rounded."""
+    q, kv = normal(1, 8, T, 64, scale=2.0).astype(mx.bfloat16), make_quantized(1, 1, 100, 64)
+    k, v = (dequantized(packed) for packed in (kv.packed_keys, kv.packed_values))
+    y = kernels.attention(q, [kv], mx.zeros(8, mx.bfloat16), 1.0, None)
+    assert y.dtype == mx.bfloat16
+    expected = naive_attention(array(q), k, v, np.zeros(8), 1.0, None)
+    np.testing.assert_allclose(array(y), expected, rtol=2**-7, atol=1e-4)
+
+
+def test_the_attention_kernel_takes_no_quantized_positions() -> None:
+    """Of what it fits otherwise."""
+    q, kv = normal(1, 8, 1, 64), make_quantized(1, 1, 9, 64)
+    assert metal.attention_fits([KV(kv.keys, kv.values)], q)
+    assert not metal.attention_fits([kv], q)
 
 
 def test_pairs_by_expert() -> None:

@@ -12,13 +12,20 @@ import pytest
 from checkpoints import TINY
 from helpers import array
 
-from gptoss_mlx.cache import MAX_TRIM, Cache
-from gptoss_mlx.kernels import KV
+from gptoss_mlx.cache import MAX_TRIM, Cache, KVBits
 from gptoss_mlx.prefix import Lease, PrefixCache
 from gptoss_mlx.sequence import common_prefix
 
-CONFIG = replace(TINY, num_hidden_layers=4, num_key_value_heads=2, head_dim=4)
+CONFIG = replace(TINY, num_hidden_layers=4, num_key_value_heads=2)
 PLENTY = 1 << 30
+
+
+@pytest.fixture(params=[16, 8])
+def bits(request: pytest.FixtureRequest) -> KVBits:
+    """Of the full layers' numbers. Heads whose numbers are all the same are exact in 8, too."""
+    return request.param
+
+
 # keys are marked by the whole prefix they depend on, as a transformer's are
 Mark = float
 
@@ -47,10 +54,15 @@ def append(sequence: Running, upto: int) -> None:
     new = marks_of(sequence.tokens)[sequence.cache.offset : upto]
     if not new:
         return
-    k = mx.broadcast_to(mx.array(new)[None, None, :, None], (1, 2, len(new), 4))
+    k = mx.broadcast_to(mx.array(new)[None, None, :, None], (1, 2, len(new), CONFIG.head_dim))
     for layer in sequence.cache.layers:
         layer.append(k, -k)
     sequence.cache.advance(len(new))
+
+
+def new_zeros() -> mx.array:
+    """Keys or values of one token."""
+    return mx.zeros((1, 2, 1, CONFIG.head_dim))
 
 
 def check(sequence: Running) -> None:
@@ -58,9 +70,9 @@ def check(sequence: Running) -> None:
     at = sequence.cache.offset
     append(sequence, at + 1)
     expected = marks_of(sequence.tokens)[: at + 1]
-    probe = mx.zeros((1, 2, 1, 4))
+    probe = new_zeros()
     for n, layer in enumerate(sequence.cache.layers):
-        parts: list[KV] = layer.append(probe, probe)
+        parts = layer.append(probe, probe)
         keys = [k for part in parts for k in array(part.keys)[0, -1, :, 0].tolist()][:-1]
         values = [v for part in parts for v in array(part.values)[0, 0, :, 3].tolist()][:-1]
         kept = expected[-(CONFIG.sliding_window - 1) :] if CONFIG.is_sliding(n) else expected
@@ -94,9 +106,9 @@ def test_the_common_prefix() -> None:
     assert common_prefix([], [1]) == common_prefix([2], [1]) == 0
 
 
-def test_a_conversation_goes_on_where_it_ended() -> None:
+def test_a_conversation_goes_on_where_it_ended(bits: KVBits) -> None:
     """The next prompt reuses all that was released, in the same segment."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     first = begin(tree, prompt(40))
     end(first)
     second = begin(tree, prompt(40, 20))
@@ -105,13 +117,13 @@ def test_a_conversation_goes_on_where_it_ended() -> None:
     check(second)
     end(second)
     assert tree.stats.reused_tokens == 40
-    assert len(second.cache.arrays) == 2 * CONFIG.num_hidden_layers  # one segment, no parts
+    assert len(second.cache.layers[1].append(new_zeros(), new_zeros())) == 1  # segment, no parts
 
 
 @pytest.mark.parametrize("place", [1, 5, 20, 39])
-def test_a_prompt_goes_back_to_the_nearest_place(place: int) -> None:
+def test_a_prompt_goes_back_to_the_nearest_place(place: int, bits: KVBits) -> None:
     """What differs later reuses the prefix up to a place, and both stay right."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     first = begin(tree, prompt(40), [place])
     other = Running(tree.lease([*prompt(40)[:39], 5, 6]), [*prompt(40)[:39], 5, 6, 7])
     assert other.lease.reused == place
@@ -125,17 +137,17 @@ def test_a_prompt_goes_back_to_the_nearest_place(place: int) -> None:
     assert tree.reusable([*prompt(40)[:39], 5, 6, 7, 8]) == 41
 
 
-def test_at_least_one_token_is_left() -> None:
+def test_at_least_one_token_is_left(bits: KVBits) -> None:
     """The same prompt again: its last token is computed anew, since its logits are wanted."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     end(begin(tree, prompt(40), [39]))
     assert tree.reusable(prompt(40)) == 39
     assert tree.reusable(prompt(41)) == 40
 
 
-def test_sequences_share_a_prefix_while_it_grows() -> None:
+def test_sequences_share_a_prefix_while_it_grows(bits: KVBits) -> None:
     """While one is still running, others branch off its prompt and its answer."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     first = begin(tree, prompt(300, 10), [300])
     size = tree.nbytes
     others = [begin(tree, [*prompt(300), n, n, n]) for n in range(4)]
@@ -149,9 +161,9 @@ def test_sequences_share_a_prefix_while_it_grows() -> None:
     assert tree.reusable([*others[2].tokens, 1]) == 304
 
 
-def test_what_was_not_committed_is_lost() -> None:
+def test_what_was_not_committed_is_lost(bits: KVBits) -> None:
     """A sequence that is cancelled in its prompt leaves what was committed before."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     sequence = Running(tree.lease(prompt(60)), prompt(60))
     append(sequence, 30)
     sequence.lease.commit(sequence.tokens, [12, 30])
@@ -163,9 +175,9 @@ def test_what_was_not_committed_is_lost() -> None:
     check(again)
 
 
-def test_a_failed_sequence_leaves_nothing_of_its_own() -> None:
+def test_a_failed_sequence_leaves_nothing_of_its_own(bits: KVBits) -> None:
     """What it wrote is forgotten, what others gave or took is not."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     end(begin(tree, prompt(30)))
     failing = begin(tree, prompt(30, 20, 20), [50])
     sharing = begin(tree, [*prompt(30, 20), 4, 5])
@@ -180,9 +192,9 @@ def test_a_failed_sequence_leaves_nothing_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("over", [1, MAX_TRIM])
-def test_a_sequence_may_have_run_ahead(over: int) -> None:
+def test_a_sequence_may_have_run_ahead(over: int, bits: KVBits) -> None:
     """The last tokens fed need not be worth keeping; the next prompt overwrites them."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     sequence = begin(tree, prompt(30, over))
     sequence.lease.release(prompt(30))
     following = begin(tree, prompt(30, 0, 9))
@@ -191,9 +203,9 @@ def test_a_sequence_may_have_run_ahead(over: int) -> None:
     check(following)
 
 
-def test_a_shared_sequence_may_have_run_ahead() -> None:
+def test_a_shared_sequence_may_have_run_ahead(bits: KVBits) -> None:
     """Even if it was made to share what it had run ahead with."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     sequence = begin(tree, prompt(20, 10), [20])
     sequence.tokens.append(99)  # fed, but not yet known to be the last
     append(sequence, 31)
@@ -206,9 +218,9 @@ def test_a_shared_sequence_may_have_run_ahead() -> None:
         check(s)
 
 
-def test_many_branches_are_joined() -> None:
+def test_many_branches_are_joined(bits: KVBits) -> None:
     """A sequence of many short parts gets a segment of its own, which holds a copy."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     tokens = prompt(10)
     parts: list[int] = []
     end(begin(tree, tokens))
@@ -218,16 +230,16 @@ def test_many_branches_are_joined() -> None:
         assert n == 0 or sequence.lease.reused >= len(tokens) - 3
         sequence.tokens.append(5)
         check(sequence)
-        parts.append(len(sequence.cache.layers[1].append(*[mx.zeros((1, 2, 1, 4))] * 2)))
+        parts.append(len(sequence.cache.layers[1].append(new_zeros(), new_zeros())))
         sequence.cache.layers[1].trim(1)
         end(sequence)
     assert parts[:9] == list(range(1, 10))
     assert parts[9] == 1
 
 
-def test_the_least_recently_used_is_evicted_first() -> None:
+def test_the_least_recently_used_is_evicted_first(bits: KVBits) -> None:
     """A small budget keeps what was used last, and is kept to."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     prompts = [[n, *prompt(300)] for n in range(4)]
     for p in prompts:
         end(begin(tree, p))
@@ -242,9 +254,9 @@ def test_the_least_recently_used_is_evicted_first() -> None:
     assert tree.stats.evictions == 3
 
 
-def test_running_sequences_are_not_evicted() -> None:
+def test_running_sequences_are_not_evicted(bits: KVBits) -> None:
     """When only they are left there is no room; they go on, and are right."""
-    tree = PrefixCache(CONFIG, 1, mx.float32)
+    tree = PrefixCache(CONFIG, 1, mx.float32, bits)
     sequence = begin(tree, prompt(40), [10, 20])
     assert not tree.make_room()
     sequence.tokens.append(3)
@@ -254,9 +266,9 @@ def test_running_sequences_are_not_evicted() -> None:
     assert (tree.nbytes, tree.num_places) == (0, 0)
 
 
-def test_an_evicted_end_gives_its_memory_back() -> None:
+def test_an_evicted_end_gives_its_memory_back(bits: KVBits) -> None:
     """What lies behind the last place that is left is not kept."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     end(begin(tree, prompt(2000), [100]))
     end(begin(tree, prompt(100, 1)))
     size = tree.nbytes
@@ -265,9 +277,9 @@ def test_an_evicted_end_gives_its_memory_back() -> None:
     assert tree.reusable(prompt(2000)) == 100
 
 
-def test_clear() -> None:
+def test_clear(bits: KVBits) -> None:
     """All that nobody uses goes; what is in use goes when it is released for good."""
-    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
     end(begin(tree, prompt(40)))
     running = begin(tree, prompt(40, 5), [42])
     tree.clear()
@@ -279,13 +291,14 @@ def test_clear() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_lives(seed: int) -> None:
+def test_random_lives(seed: int, bits: KVBits) -> None:
     """Sequences begin, grow, share, end, fail and are evicted at random: never a wrong key.
 
     At last nothing is left.
     """
     draw = random.Random(seed)
-    tree = PrefixCache(CONFIG, draw.choice([PLENTY, 200_000, 60_000]), mx.float32)
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32, bits)
+    tree.budget = draw.choice([PLENTY, 1600 * tree.position_bytes, 500 * tree.position_bytes])
     alive: list[Running] = []
     history: list[list[int]] = [[]]
     fresh = count(10)
