@@ -3,13 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: chat test kernels parity lint bench clean
+.PHONY: chat test soak kernels parity lint bench clean
 
 chat: .venv/installed  ## talk to the embedded demo model
 	$(BIN)/gptoss-mlx chat --model demo
 
 test: .venv/test  ## the tests that need neither torch nor the network
 	$(BIN)/python -m pytest -m "not parity"
+
+soak: .venv/test  ## 500 requests against an engine that fails at random: a few minutes
+	$(BIN)/python -m pytest -q -s tests/soak.py
 
 kernels: .venv/test  ## the Metal kernels at full size, on the CPU: an hour or two, and a table
 	$(BIN)/python -m pytest -q -s tests/metal/full_size.py

@@ -17,6 +17,7 @@ import logging
 import secrets
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Container, Iterator
 from collections.abc import Sequence as Ids
@@ -328,7 +329,8 @@ class Engine:
                 self.step()
                 self._problem, self._deaths = None, 0
         except BaseException as error:
-            logger.exception("the generation thread died")
+            # as text: a log may keep the traceback, and its frames hold caches
+            logger.error("the generation thread died\n%s", traceback.format_exc())
             self._bury(error)
         else:
             self._shut_down()
@@ -469,9 +471,10 @@ class Engine:
         except CacheFullError as error:
             self._preempt(error)
         except Exception as error:
-            logger.warning("a step with %d sequences failed: %r", len(batch), error)
+            # not the error itself: a log may keep it, and it its frames, and they caches
+            logger.warning("a step with %d sequences failed: %s", len(batch), repr(error))
             logger.debug("where it failed", exc_info=error)
-            error.__traceback__ = None  # its frames hold caches, and the request keeps the error
+            error.__traceback__ = None
             self._recover(batch, error)
 
     def _preempt(self, error: CacheFullError) -> None:

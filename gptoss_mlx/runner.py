@@ -14,6 +14,7 @@ both may end it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
@@ -34,6 +35,7 @@ from gptoss_mlx.speculation import Speculation
 
 __all__ = ["Runner"]
 
+logger = logging.getLogger(__name__)
 Emit = Callable[[Sequence, Token], object]
 Fail = Callable[[Sequence, Exception], object]
 
@@ -52,8 +54,10 @@ class _Active:
     places: list[int]
     speculation: Speculation
     drawn: int  # tokens of the completion, that of a step under way included
-    last: _Step | None = None  # which drew its last token; None: it is known
-    at: int = 0  # in which row
+    # The draw of its last token, and in which row; None: it is known. Not the step, which knows
+    # its rows: such a cycle would keep the cache of a sequence that has ended.
+    last: mx.array | None = None
+    at: int = 0
 
 
 @dataclass(eq=False)
@@ -85,26 +89,23 @@ class Runner:
     def begin(self, sequence: Sequence) -> bool:
         """Share what is cached of its tokens; False if there is no room for the rest now.
 
-        Raises:
-            CacheFullError: nothing else runs, and there is no room nevertheless.
+        If there never will be, the sequence fails.
         """
         tokens, request = sequence.tokens, sequence.request
-        missing = len(tokens) + 1 - self.prefix.reusable(tokens)
-        if not self.prefix.make_room(missing * self.prefix.position_bytes):
-            if self._active:
-                return False
-            raise self._full(len(tokens))
-        lease = self.prefix.lease(tokens, len(tokens) + 1)
-        sequence.computed = lease.reused
+        if not self._make_room(tokens):
+            is_too_long = self.prefix.bytes_for(len(tokens) + 1) > self.prefix.budget
+            if is_too_long or not self._active:
+                self._fail(sequence, self._full(len(tokens)))
+            return False
         drawn = tokens[len(request.prompt) :]
-        self._active[sequence] = _Active(
-            sequence,
-            lease,
-            Row(request.params, sequence.seed, request.prompt, self.model.config.vocab_size, drawn),
-            _places(tokens, request.boundaries, lease.reused),
-            Speculation(request.speculation, tokens),
-            len(drawn),
+        row = Row(
+            request.params, sequence.seed, request.prompt, self.model.config.vocab_size, drawn
         )
+        speculation = Speculation(request.speculation, tokens)
+        lease = self.prefix.lease(tokens, len(tokens) + 1)  # last: whoever has one must release it
+        sequence.computed = lease.reused
+        places = _places(tokens, request.boundaries, lease.reused)
+        self._active[sequence] = _Active(sequence, lease, row, places, speculation, len(drawn))
         return True
 
     def has_begun(self, sequence: Sequence) -> bool:
@@ -112,10 +113,17 @@ class Runner:
         return sequence in self._active
 
     def prefill(self, sequence: Sequence) -> bool:
-        """Put the next chunk of its tokens into the cache; True if it was the last."""
+        """Put the next chunk of its tokens into the cache; True if it was the last.
+
+        Raises:
+            CacheFullError: there is no room for the chunk.
+        """
         active = self._active[sequence]
         cache, tokens = active.lease.cache, sequence.tokens
         start, end = cache.offset, min(cache.offset + self.chunk, len(tokens))
+        room = active.lease.growth(end - start)  # some, if others have begun to share its segment
+        if room and not self.prefix.make_room(room):
+            raise self._full(len(tokens))
         hidden = self.model.hidden_states(mx.array(tokens[start:end])[None], cache)
         mx.eval(cache.arrays)
         active.lease.commit(tokens, [p for p in active.places if start < p <= end])
@@ -139,7 +147,7 @@ class Runner:
         if any(s.request.constraint for s in sequences):
             mx.async_eval(logits)
             self.flush()  # masks need the ids
-        before, self._pending = self._pending, []
+        before = len(self._pending)
         self._draw(rows, logits)
         self._collect(before)
 
@@ -150,6 +158,8 @@ class Runner:
         """
         active = self._active[sequence]
         if not active.speculation.may_draft or not active.row.is_memoryless:
+            return False
+        if sequence.request.constraint:  # whose mask for a draft would need to go ahead and back
             return False
         self.flush()
         draft = active.speculation.draft(min(limit, _LONGEST_DRAFT))
@@ -172,8 +182,8 @@ class Runner:
 
     def flush(self) -> None:
         """Wait for what is being computed, and emit it."""
-        before, self._pending = self._pending, []
-        self._collect(before)
+        before = list(self._pending)
+        self._collect(len(before))
         if len(before) == 1 and len(before[0].rows) == 1 and before[0].is_decode:
             self._plain_seconds = time.perf_counter() - before[0].submitted
 
@@ -184,20 +194,27 @@ class Runner:
             return
         if not is_sound:
             active.lease.discard()
-        elif active.drawn:
-            active.lease.release(sequence.tokens[:-1])  # the last one may not have been fed
-        else:
-            active.lease.release()
+            return
+        known = sequence.tokens[:-1] if active.drawn else None  # the last may not have been fed
+        try:
+            active.lease.release(known)
+        except Exception as error:  # there was no memory for the windows, say
+            logger.warning("tokens of an ended sequence could not be kept: %s", repr(error))
+            active.lease.discard()
 
     def forget_steps(self) -> list[Sequence]:
         """A step has failed: drop all that is being computed; whose it was."""
         steps, self._pending = self._pending, []
         return [row.sequence for step in steps for row in step.rows if self._is_active(row)]
 
-    @property
-    def has_pending(self) -> bool:
-        """Whether tokens have been drawn and not yet emitted."""
-        return bool(self._pending)
+    def _make_room(self, tokens: list[int]) -> bool:
+        """For what is not cached of a sequence and its next token; eviction may change that."""
+        while True:
+            cached = self.prefix.reusable(tokens)
+            if not self.prefix.make_room(self.prefix.bytes_for(len(tokens) + 1 - cached)):
+                return False
+            if self.prefix.reusable(tokens) == cached:
+                return True
 
     def _full(self, tokens: int) -> CacheFullError:
         return CacheFullError(
@@ -215,7 +232,7 @@ class Runner:
         mx.async_eval(draw.arrays)
         self._pending.append(step)
         for at, row in enumerate(rows):
-            row.last, row.at, row.drawn = step, at, row.drawn + 1
+            row.last, row.at, row.drawn = draw.ids, at, row.drawn + 1
 
     def _sampler_for(self, rows: list[Row]) -> Sampler:
         """The one of the step before, if it was for the same rows."""
@@ -241,23 +258,29 @@ class Runner:
 
     def _last_ids(self, rows: list[_Active]) -> mx.array:
         """The last token of each row (B,), perhaps not computed yet."""
-        step = rows[0].last
-        if step is not None and step.rows == rows:
-            return step.draw.ids
+        last = rows[0].last
+        is_same = all(row.last is last and row.at == at for at, row in enumerate(rows))
+        if last is not None and is_same and len(last) == len(rows):
+            return last
         ids = [
             mx.array([row.sequence.tokens[-1]])
             if row.last is None
-            else row.last.draw.ids[row.at : row.at + 1]
+            else row.last[row.at : row.at + 1]
             for row in rows
         ]
         return mx.concatenate(ids)
 
-    def _collect(self, steps: list[_Step]) -> None:
-        """Wait for steps, in order, and emit their tokens."""
-        for step in steps:
+    def _collect(self, n: int) -> None:
+        """Wait for the first n steps, in order, and emit their tokens.
+
+        A step that fails stays, for `forget_steps`.
+        """
+        for _ in range(n):
+            step = self._pending[0]
             tokens = _tokens(step.draw, [row.row for row in step.rows])
             for row, token in zip(step.rows, tokens, strict=True):
                 self._hand_on(row, token)
+            del self._pending[0]
 
     def _hand_on(self, row: _Active, token: Token | None) -> None:
         if not self._is_active(row):

@@ -44,16 +44,19 @@ class Scheduler:
         """Whose turn it is to prefill a chunk.
 
         A sequence that has not begun lets another go first whose prompt begins like its own, if it
-        could then reuse at least a chunk more than now.
+        could then reuse at least a chunk more than now. Otherwise they begin as they came: one
+        that there is no room for is not overtaken by shorter ones for ever.
 
         Args:
             reusable: how many tokens of a sequence are cached now.
             chunk: tokens.
         """
+        fresh = sorted((s for s in self.prefilling if not s.computed), key=lambda s: s.submitted)
+        first = next((s for s in fresh if not self._is_led(s, reusable, chunk)), None)
         for _ in range(len(self.prefilling)):
             sequence = self.prefilling[0]
             self.prefilling.rotate(-1)
-            if sequence.computed or not self._is_led(sequence, reusable, chunk):
+            if sequence.computed or sequence is first:
                 return sequence
         return None
 
@@ -83,7 +86,6 @@ class Scheduler:
     def _is_led(self, sequence: Sequence, reusable: Callable[[Sequence], int], chunk: int) -> bool:
         """Whether another prefill is about to compute a prefix of this one."""
         leaders = [s for s in self.prefilling if s is not sequence and s.computed]
-        if not leaders:
-            return False
-        most = max(common_prefix(s.tokens, sequence.tokens) for s in leaders)
-        return most - reusable(sequence) >= chunk
+        ahead = [(s.computed, common_prefix(s.tokens, sequence.tokens)) for s in leaders]
+        most = max((common for computed, common in ahead if computed < common), default=0)
+        return most > 0 and most - reusable(sequence) >= chunk

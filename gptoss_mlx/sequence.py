@@ -127,7 +127,6 @@ class Sequence:
     started: float | None = None  # of its prefill
     answered: float | None = None  # with its first token
     computed: int = 0  # tokens of the prefill under way that the cache holds
-    failures: int = 0  # steps that failed while it was part of them
     is_suspect: bool = False  # it has to show alone that it is not what made a step fail
     is_cancelled: bool = False  # set by any thread, seen at the next step
     finish_reason: FinishReason | None = None
