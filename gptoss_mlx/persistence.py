@@ -15,9 +15,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from gptoss_mlx.branches import Contents, Held
 from gptoss_mlx.cache import Windows
 from gptoss_mlx.errors import DiskError
-from gptoss_mlx.prefix import Contents, Held, PrefixCache
+from gptoss_mlx.prefix import PrefixCache
 from gptoss_mlx.store import Entry, Store
 
 __all__ = ["restore", "save"]

@@ -18,16 +18,15 @@ It does not know what the tokens mean, nor when sequences run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
 
 import mlx.core as mx
 
+from gptoss_mlx.branches import Branch, Contents, Held, Path, Place, Source, Tree, path_to
 from gptoss_mlx.cache import Cache, KVBits, Segment, Windows, position_bytes
 from gptoss_mlx.config import ModelConfig
-from gptoss_mlx.sequence import common_prefix
 
-__all__ = ["Contents", "Held", "Lease", "PrefixCache", "PrefixStats", "Source"]
+__all__ = ["Lease", "PrefixCache", "PrefixStats"]
 
 _MOST_SHARED = 8  # segments of one sequence; each costs a launch per layer and token
 _WORTH_A_COPY = 256  # positions that a segment can give back
@@ -43,78 +42,13 @@ class PrefixStats:
     evictions: int = 0
 
 
-class Contents(NamedTuple):
-    """The memory of a branch: its segment, and the windows of its places."""
-
-    segment: Segment
-    windows: list[Windows]
-
-
-class Source(Protocol):
-    """Where a branch is kept besides."""
-
-    nbytes: int
-    end: int  # the position behind the last token that is kept
-
-    def load(self) -> Contents | None:
-        """Bring it into memory; None if it turns out to be damaged."""
-        ...
-
-
-class Held(NamedTuple):
-    """A branch as it is in memory: all tokens to its end, its own from `start` on."""
-
-    tokens: list[int]
-    start: int
-    contents: Contents
-    source: Source | None  # where it, or a shorter one that it has grown from, is kept already
-
-
-@dataclass
-class _Place:
-    """Where a sequence can go on; without windows as long as the branch is not in memory."""
-
-    windows: Windows | None
-    used: int  # when last
-
-
-@dataclass(eq=False)
-class _Branch:
-    """Consecutive tokens, from position `start` on, and their keys and values."""
-
-    start: int
-    segment: Segment
-    parent: _Branch | None = None
-    tokens: list[int] = field(default_factory=list[int])
-    places: dict[int, _Place] = field(default_factory=dict[int, _Place])  # by position
-    children: list[_Branch] = field(default_factory=list["_Branch"])
-    writer: Lease | None = None
-    readers: int = 0  # leases that share the segment, and so forbid to append to it
-    source: Source | None = None  # where its first tokens and places are kept, too
-    is_loaded: bool = True
-
-    @property
-    def end(self) -> int:
-        """The position behind the last token."""
-        return self.start + len(self.tokens)
-
-    @property
-    def is_idle(self) -> bool:
-        return self.writer is None and not self.readers
-
-    @property
-    def needed_end(self) -> int:
-        """The last position that a sequence could go on from, here or in a child."""
-        return max([self.start, *self.places, *(child.start for child in self.children)])
-
-
 class Lease:
     """What one running sequence holds of the tree: its cache, and the branch it writes."""
 
-    def __init__(self, tree: PrefixCache, branch: _Branch, shared: list[tuple[_Branch, int]]):
+    def __init__(self, owner: PrefixCache, branch: Branch, shared: Path):
         self.reused = 0
         self.cache: Cache
-        self._tree = tree
+        self._owner = owner
         self._shared = shared
         self._written = [branch]  # the last is appended to
         branch.writer = self
@@ -135,7 +69,7 @@ class Lease:
         for position in sorted(set(positions)):
             branch = next((b for b in self._written if b.start < position <= b.end), None)
             if branch is not None and position not in branch.places:
-                self._tree.add_place(branch, self.cache.windows(position))
+                self._owner.add_place(branch, self.cache.windows(position))
 
     def release(self, tokens: Sequence[int] | None = None) -> None:
         """End the lease.
@@ -151,7 +85,7 @@ class Lease:
         for branch, _ in self._shared:
             branch.readers -= 1
         for branch in [*reversed(self._written), *(b for b, _ in reversed(self._shared))]:
-            self._tree.prune(branch)
+            self._owner.prune(branch)
 
     def discard(self) -> None:
         """End the lease, and forget what it wrote: a step has failed, and who knows what is there.
@@ -161,22 +95,26 @@ class Lease:
         self._written[-1].places.clear()
         self.release()
 
+    def forget(self) -> None:
+        """Drop what it wrote from the tree, with all that was built on it: it is wrong."""
+        self._owner.remove(self._written[0])
+
     def growth(self, n: int) -> int:
         """Bytes that appending n positions to the cache would add."""
-        return self._written[-1].segment.growth(n) * self._tree.position_bytes
+        return self._written[-1].segment.growth(n) * self._owner.position_bytes
 
     def reserve(self, positions: int) -> None:
         """When the cache grows next, make room for so many positions in all."""
         branch = self._written[-1]
         branch.segment.reserve(positions - branch.start)
 
-    def share(self, branch: _Branch) -> None:
+    def share(self, branch: Branch) -> None:
         """Others are going to read this branch: if it still grows, go on in one that follows it."""
         if branch is not self._written[-1]:
             return
         mx.eval(self.cache.arrays)
-        following = _Branch(self.cache.offset, self._tree.new_segment(), branch, writer=self)
-        branch.children.append(following)
+        following = self._owner.new_branch(self.cache.offset, branch)
+        following.writer = self
         self._written.append(following)
         self.cache.follow_with(following.segment)
 
@@ -207,7 +145,7 @@ class PrefixCache:
         self.stats = PrefixStats()
         self._config = config
         self._kv_bits: KVBits = kv_bits
-        self._roots: list[_Branch] = []
+        self._tree = Tree()
         self._clock = 0
 
     def lease(self, prompt: Sequence[int], capacity: int = 0) -> Lease:
@@ -219,9 +157,9 @@ class PrefixCache:
             prompt: its ids.
             capacity: positions to make room for at once.
         """
-        branch, position = self._find(prompt, len(prompt) - 1)
-        while branch is not None and not self._load(_path(branch, position)):
-            branch, position = self._find(prompt, len(prompt) - 1)
+        branch, position = self._tree.find(prompt, len(prompt) - 1)
+        while branch is not None and not self._load(path_to(branch, position)):
+            branch, position = self._tree.find(prompt, len(prompt) - 1)
         self._clock += 1
         self.stats.leases += 1
         self.stats.prompt_tokens += len(prompt)
@@ -233,7 +171,7 @@ class PrefixCache:
 
     def reusable(self, prompt: Sequence[int]) -> int:
         """How many tokens a lease would reuse now."""
-        return self._find(prompt, len(prompt) - 1)[1]
+        return self._tree.find(prompt, len(prompt) - 1)[1]
 
     def bytes_for(self, positions: int) -> int:
         """Memory that so many positions take in a new segment."""
@@ -262,21 +200,20 @@ class PrefixCache:
             positions: its places.
             source: where it is.
         """
-        parent = self._holder(tokens, start)
+        parent = self._tree.holder(tokens, start)
         if start and parent is None:
             return False
-        branch = _Branch(start, self.new_segment(), parent, list(tokens[start:]), source=source)
-        branch.is_loaded = False
-        branch.places = {position: _Place(None, self._clock) for position in positions}
-        (parent.children if parent else self._roots).append(branch)
+        branch = self.new_branch(start, parent)
+        branch.tokens, branch.source, branch.is_loaded = list(tokens[start:]), source, False
+        branch.places = {position: Place(None, self._clock) for position in positions}
         return True
 
     def held(self) -> Iterator[Held]:
         """What is in memory and can be gone on from, parents before their children."""
-        for branch in self._branches():
+        for branch in self._tree:
             windows = [place.windows for place in branch.places.values() if place.windows]
             if windows or (branch.is_loaded and branch.children):
-                path = _path(branch, branch.needed_end)
+                path = path_to(branch, branch.needed_end)
                 tokens = [token for part, n in path for token in part.tokens[:n]]
                 contents = Contents(branch.segment, windows)
                 yield Held(tokens, branch.start, contents, branch.source)
@@ -287,35 +224,41 @@ class PrefixCache:
         return sum(
             branch.segment.capacity * self.position_bytes
             + sum(place.windows.nbytes for place in branch.places.values() if place.windows)
-            for branch in self._branches()
+            for branch in self._tree
         )
 
     @property
     def num_places(self) -> int:
         """From how many positions a sequence can go on."""
-        return sum(len(branch.places) for branch in self._branches())
+        return sum(len(branch.places) for branch in self._tree)
 
     def new_segment(self) -> Segment:
         """An empty one for this model."""
         return Segment(self._config.num_hidden_layers // 2, self._kv_bits)
 
-    def add_place(self, branch: _Branch, windows: Windows) -> None:
+    def new_branch(self, start: int, parent: Branch | None = None) -> Branch:
+        """An empty one, in the tree."""
+        return self._tree.add(Branch(start, self.new_segment(), parent))
+
+    def remove(self, branch: Branch) -> None:
+        """Take it out of the tree, with all that follows it."""
+        self._tree.remove(branch)
+
+    def add_place(self, branch: Branch, windows: Windows) -> None:
         """Sequences can go on from here."""
         mx.async_eval(windows.arrays)
-        branch.places[windows.position] = _Place(windows, self._clock)
+        branch.places[windows.position] = Place(windows, self._clock)
 
-    def prune(self, branch: _Branch | None) -> None:
+    def prune(self, branch: Branch | None) -> None:
         """Drop a branch, or its end, if nobody uses it and nothing can go on from it."""
         while branch is not None and branch.is_idle:
             if branch.places or branch.children:
                 self._cut(branch)
                 return
-            siblings = self._roots if branch.parent is None else branch.parent.children
-            if branch in siblings:
-                siblings.remove(branch)
+            self._tree.remove(branch)
             branch = branch.parent
 
-    def _cut(self, branch: _Branch) -> None:
+    def _cut(self, branch: Branch) -> None:
         if not branch.is_loaded:
             return
         length = branch.needed_end - branch.start
@@ -325,38 +268,7 @@ class PrefixCache:
         else:
             branch.segment.truncate(length)
 
-    def _branches(self) -> Iterator[_Branch]:
-        stack = list(self._roots)
-        while stack:
-            branch = stack.pop()
-            yield branch
-            stack += branch.children
-
-    def _find(self, prompt: Sequence[int], limit: int) -> tuple[_Branch | None, int]:
-        """The furthest place on the prompt's path, at most at position `limit`."""
-        found, best = None, 0
-        stack = list(self._roots)
-        while stack:
-            branch = stack.pop()
-            matched = branch.start + common_prefix(branch.tokens, prompt[branch.start : limit])
-            here = max((p for p in branch.places if p <= matched), default=0)
-            if here > best:
-                found, best = branch, here
-            stack += [child for child in branch.children if child.start <= matched]
-        return found, best
-
-    def _holder(self, tokens: Sequence[int], position: int) -> _Branch | None:
-        """The branch on the path of these tokens that has the last one before a position."""
-        stack = list(self._roots)
-        while stack:
-            branch = stack.pop()
-            matched = branch.start + common_prefix(branch.tokens, tokens[branch.start : position])
-            if branch.start < position == matched:
-                return branch
-            stack += [child for child in branch.children if child.start <= matched]
-        return None
-
-    def _load(self, path: list[tuple[_Branch, int]]) -> bool:
+    def _load(self, path: Path) -> bool:
         """Bring the branches of a path into memory; if one is damaged, it is dropped instead."""
         for branch, _ in path:
             branch.readers += 1  # else it could be evicted for another one
@@ -364,34 +276,32 @@ class PrefixCache:
         for branch, _ in path:
             branch.readers -= 1
         if damaged is not None:
-            siblings = damaged.parent.children if damaged.parent else self._roots
-            siblings.remove(damaged)
+            self._tree.remove(damaged)
         return damaged is None
 
-    def _fill(self, branch: _Branch) -> bool:
+    def _fill(self, branch: Branch) -> bool:
         assert branch.source is not None
         self.make_room(branch.source.nbytes)
         contents = branch.source.load()
         if contents is None or contents.segment.length != len(branch.tokens):
             return False
         branch.segment, branch.is_loaded = contents.segment, True
-        branch.places = {w.position: _Place(w, self._clock) for w in contents.windows}
+        branch.places = {w.position: Place(w, self._clock) for w in contents.windows}
         return True
 
     def _begin(self) -> Lease:
-        branch = _Branch(0, self.new_segment())
-        self._roots.append(branch)
+        branch = self.new_branch(0)
         lease = Lease(self, branch, [])
         lease.cache = Cache(self._config, branch.segment)
         return lease
 
-    def _go_on(self, branch: _Branch, position: int) -> Lease:
+    def _go_on(self, branch: Branch, position: int) -> Lease:
         place = branch.places[position]
         place.used = self._clock
         assert place.windows is not None
         if branch.writer is not None:
             branch.writer.share(branch)
-        path = _path(branch, position)
+        path = path_to(branch, position)
         ended_here = position == branch.end == branch.start + branch.segment.length
         can_append = branch.is_idle and ended_here
         if len(path) - can_append > _MOST_SHARED:
@@ -399,30 +309,23 @@ class PrefixCache:
         elif can_append:
             path.pop()
         else:
-            branch = self._follow(branch, position)
+            branch = self.new_branch(position, branch)
         lease = Lease(self, branch, path)
         shared = [(part.segment, length) for part, length in path]
         lease.cache = Cache(self._config, branch.segment, shared, place.windows)
         return lease
 
-    def _follow(self, parent: _Branch, position: int) -> _Branch:
-        branch = _Branch(position, self.new_segment(), parent)
-        parent.children.append(branch)
-        return branch
-
-    def _joined(self, path: list[tuple[_Branch, int]], windows: Windows) -> _Branch:
+    def _joined(self, path: Path, windows: Windows) -> Branch:
         """A branch of its own with a copy of what lies on the path."""
-        segment = self.new_segment()
-        segment.append_copies([(branch.segment, length) for branch, length in path])
-        tokens = [token for branch, length in path for token in branch.tokens[:length]]
-        branch = _Branch(0, segment, None, tokens)
-        self._roots.append(branch)
-        self.add_place(branch, windows)
-        return branch
+        joined = self.new_branch(0)
+        joined.segment.append_copies([(branch.segment, length) for branch, length in path])
+        joined.tokens = [token for branch, length in path for token in branch.tokens[:length]]
+        self.add_place(joined, windows)
+        return joined
 
     def _evict(self) -> bool:
         """Forget the place that was used longest ago, and what only it needed."""
-        loaded = [branch for branch in self._branches() if branch.is_loaded]
+        loaded = [branch for branch in self._tree if branch.is_loaded]
         places = [(b.places[at].used, at, b) for b in loaded for at in b.places]
         if not places:
             return False
@@ -431,14 +334,3 @@ class PrefixCache:
         self.stats.evictions += 1
         self.prune(branch)
         return True
-
-
-def _path(branch: _Branch, position: int) -> list[tuple[_Branch, int]]:
-    """The branches from the root to a position, and how many tokens of each lie on the way."""
-    path: list[tuple[_Branch, int]] = []
-    node: _Branch | None = branch
-    while node is not None:
-        if position > node.start:
-            path.append((node, position - node.start))
-        position, node = node.start, node.parent
-    return path[::-1]

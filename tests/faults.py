@@ -27,10 +27,10 @@ NAMES = (
     "Lease",
     "Cache",
     "Segment",
-    "_Branch",
+    "Branch",
     "_Active",
     "_Step",
-    "_Place",
+    "Place",
 )
 
 

@@ -29,21 +29,22 @@ RANKS: dict[str, int] = {
     "sampler": 2,
     "store": 2,
     "weights": 2,
+    "branches": 3,
     "model": 3,
-    "prefix": 3,
+    "prefix": 4,
     "harmony": 4,
     "models": 4,
-    "persistence": 4,
-    "runner": 4,
+    "persistence": 5,
+    "runner": 5,
     "scheduler": 4,
-    "engine": 5,
-    "chat": 6,
-    "tune": 6,
-    "cli": 8,
-    "__main__": 9,
+    "engine": 6,
+    "chat": 7,
+    "tune": 7,
+    "cli": 9,
+    "__main__": 10,
 }
 # The demo is data that rank 1 unpacks; the scripts that made and measure it use everything.
-DEMO_SCRIPTS = 7
+DEMO_SCRIPTS = 8
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
     "rich": ("cli",),
