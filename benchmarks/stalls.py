@@ -28,7 +28,8 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))  # whose modules
 
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.convert.synthetic import GPT_OSS_20B
-from gptoss_mlx.engine import Engine, Generation
+from gptoss_mlx.engine import Engine
+from gptoss_mlx.generation import Generation
 from tests.helpers import random_model
 
 SMALL = replace(

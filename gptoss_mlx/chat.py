@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.engine import Engine, Generation, OnPrefill
+from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import GptOssError
+from gptoss_mlx.generation import Generation, OnPrefill
 from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
 from gptoss_mlx.sequence import GenerationStats, Request, SpeculationMode
 from gptoss_mlx.tokenizer import START, STOP_TOKENS, Tokenizer

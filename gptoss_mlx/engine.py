@@ -1,12 +1,10 @@
 """Ids in, ids out, for several requests at once; one thread of its own runs the model.
 
-Each step decodes a token of every running sequence together, then prefills a chunk of one prompt,
-so that a long prompt does not hold up answers under way. What fails is one request's: the others
-of the step that failed are computed again. It knows nothing of text, harmony or tools: which ids
-stop a completion is its caller's choice, and the stop id is the last one it gives.
+It knows nothing of text, harmony or tools: which ids stop a completion is its caller's choice, and
+the stop id is the last one it gives. What happens in a step is in core.py.
 
     submit   any thread: a request into the inbox; what comes of it is read from its Generation
-    step     the engine's thread: inbox -> scheduler -> runner -> events of each sequence
+    run      the engine's own thread: inbox -> core -> events of each sequence
 """
 
 from __future__ import annotations
@@ -16,42 +14,30 @@ import gc
 import logging
 import secrets
 import threading
-import time
 import traceback
 import weakref
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import mlx.core as mx
-
 from gptoss_mlx.cache import KVBits
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.errors import (
-    BusyError,
-    CacheFullError,
-    ContextLengthError,
-    DeadlineError,
-    EngineError,
-    UsageError,
-)
+from gptoss_mlx.core import EngineCore
+from gptoss_mlx.errors import BusyError, ContextLengthError, EngineError, UsageError
+from gptoss_mlx.generation import Generation, OnPrefill
 from gptoss_mlx.memory import Use
 from gptoss_mlx.model import Model
 from gptoss_mlx.models import load, plan_for
 from gptoss_mlx.persistence import restore, save
 from gptoss_mlx.prefix import PrefixCache
-from gptoss_mlx.runner import Runner
-from gptoss_mlx.scheduler import Scheduler
-from gptoss_mlx.sequence import FinishReason, GenerationStats, Request, Sequence, Token
+from gptoss_mlx.sequence import GenerationStats, Request, Sequence
 
-__all__ = ["Engine", "Generation", "Health", "OnPrefill"]
+__all__ = ["Engine", "Health"]
 
 logger = logging.getLogger(__name__)
-OnPrefill = Callable[[int, int], object]  # prompt tokens done, prompt tokens in all
-
 # Tokens of a prompt that go through the layers together: enough that each expert sees many, few
 # enough that what several layers hold at once is small beside the weights.
 _PREFILL_CHUNK = 512
@@ -70,60 +56,6 @@ class Health:
     problem: str | None
     running: int
     waiting: int
-
-
-class Generation:
-    """The tokens of one completion, as they are drawn, for one consumer in any thread.
-
-    Iterating gives ids; `tokens` gives them with their log-probabilities. When it is closed, or
-    forgotten, the request is cancelled.
-    """
-
-    def __init__(self, sequence: Sequence, on_prefill: OnPrefill | None = None) -> None:
-        self._sequence = sequence
-        self._on_prefill = on_prefill
-        self._is_read = False  # to its end
-
-    def __iter__(self) -> Iterator[int]:
-        """The ids; see `tokens`."""
-        return (token.id for token in self.tokens())
-
-    def tokens(self) -> Iterator[Token]:
-        """Wait for each token until the last.
-
-        Raises:
-            GptOssError: why the request failed, after the tokens that it gave before.
-        """
-        try:
-            while not self._is_read:
-                event = self._sequence.events.get()
-                if isinstance(event, Token):
-                    yield event
-                elif event is None:
-                    self._is_read = True
-                elif self._on_prefill is not None:
-                    self._on_prefill(*event)
-        finally:
-            self.close()
-        if self._sequence.error is not None:
-            raise self._sequence.error
-
-    def close(self) -> None:
-        """Cancel the request, if it has not ended."""
-        self._sequence.is_cancelled = True
-
-    def __del__(self) -> None:
-        self.close()
-
-    @property
-    def stats(self) -> GenerationStats:
-        """Counts and times so far; the engine may be ahead of what was read."""
-        return self._sequence.stats
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why it ended, once it has."""
-        return self._sequence.finish_reason
 
 
 class Engine:
@@ -255,8 +187,8 @@ class Engine:
     @property
     def health(self) -> Health:
         """How it does now."""
-        running = len(self._scheduler.running) + len(self._scheduler.prefilling)
-        waiting = len(self._scheduler.waiting) + len(self._inbox)
+        running = len(self._core.scheduler.running) + len(self._core.scheduler.prefilling)
+        waiting = len(self._core.scheduler.waiting) + len(self._inbox)
         return Health(self._problem is None, self._problem, running, waiting)
 
     def close(self) -> None:
@@ -285,10 +217,7 @@ class Engine:
         self.prefix = PrefixCache(
             self.model.config, self._cache_bytes, self.model.dtype, self._kv_bits
         )
-        self._scheduler = Scheduler(self._max_running)
-        self._runner = Runner(
-            self.model, self.prefix, self.prefill_chunk, self._emit, self._on_failure
-        )
+        self._core = EngineCore(self.model, self.prefix, self.prefill_chunk, self._max_running)
 
     def _sequence(self, request: Request) -> Sequence:
         config, prompt, params = self.model.config, request.prompt, request.params
@@ -315,7 +244,7 @@ class Engine:
             raise EngineError("the engine is closed")
         if self._deaths >= _MOST_DEATHS:
             raise EngineError(f"the generation thread dies again and again: {self._problem}")
-        present = len(self._scheduler.all) + len(self._inbox)
+        present = len(self._core.scheduler.all) + len(self._inbox)
         if present >= self._max_running + self._max_waiting:
             raise BusyError(f"{present} requests run or wait already: try again later")
 
@@ -326,7 +255,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                self.step()
+                self._core.step()
                 self._problem, self._deaths = None, 0
         except BaseException as error:
             # as text: a log may keep the traceback, and its frames hold caches
@@ -338,7 +267,8 @@ class Engine:
     def _bury(self, error: BaseException) -> None:
         """The thread dies of this: what it had ends, and another one starts, but not for ever."""
         failure = EngineError(f"the generation thread died: {error!r}")
-        self._end_all(failure)
+        self._core.abandon(failure)
+        self._set_up()
         error.__traceback__ = None  # its frames hold caches
         gc.collect()  # so do the tree's branches, which know their leases, and they the tree
         with self._wake:
@@ -349,182 +279,33 @@ class Engine:
                 return
             inbox, self._inbox = self._inbox, []
         for sequence in inbox:
-            self._fail(sequence, failure)
+            sequence.error, sequence.finish_reason = failure, "error"
+            sequence.events.put(None)
 
     def _wait_for_work(self) -> bool:
         """Whether there is some; False when the engine is closed."""
         with self._wake:
-            while not (self._inbox or self._scheduler.all or self._is_closed):
+            while not (self._inbox or self._core.scheduler.all or self._is_closed):
                 self._wake.wait()
-            inbox, self._inbox = self._inbox, []
-            for sequence in inbox:
-                self._scheduler.add(sequence)
+            self._take_inbox()
             return not self._is_closed
 
-    def step(self) -> None:
-        """Decode a token of each running sequence, and prefill a chunk of one prompt."""
-        self._end_cancelled()
-        self._scheduler.admit()
-        for batch in self._batches():
-            if batch[0].is_suspect:  # the others' step may fail, too
-                self._guard([], self._flush)
-            if present := [s for s in batch if s in self._scheduler.running]:
-                self._guard(present, self._decode)
-        sequence = self._scheduler.next_prefill(self._reusable, self.prefill_chunk)
-        if sequence is not None:
-            self._guard([sequence], self._prefill)
-        if not self._scheduler.running:  # what the last ones drew beyond their end
-            self._guard([], self._flush)
-
-    def _end_cancelled(self) -> None:
-        now = time.perf_counter()
-        for sequence in self._scheduler.all:
-            if sequence.is_cancelled:
-                self._finish(sequence, "cancelled")
-            elif now > sequence.deadline:
-                seconds = sequence.request.timeout
-                self._fail(sequence, DeadlineError(f"not done within {seconds:g} s"))
-
-    def _batches(self) -> list[list[Sequence]]:
-        """Those that decode together: suspects alone, all others."""
-        together = [s for s in self._scheduler.running if not s.is_suspect]
-        alone = [[s] for s in self._scheduler.running if s.is_suspect]
-        return [*([together] if together else []), *alone]
-
-    def _decode(self, batch: list[Sequence]) -> None:
-        if not (len(batch) == 1 and self._runner.verify(batch[0], self._room(batch[0]))):
-            batch = [s for s in batch if not s.has_ended]  # verify waits for the step before
-            if batch:
-                self._runner.decode(batch)
-        if any(s.is_suspect for s in batch):
-            self._runner.flush()
-            batch[0].is_suspect = False
-
-    def _flush(self, _: list[Sequence]) -> None:
-        self._runner.flush()
-
-    def _room(self, sequence: Sequence) -> int:
-        """Tokens that may still be drawn after the next."""
-        return sequence.max_tokens - sequence.num_drawn - 1
-
-    def _prefill(self, batch: list[Sequence]) -> None:
-        [sequence] = batch
-        if not self._runner.has_begun(sequence):
-            if not self._runner.begin(sequence):
-                return
-            self._begun(sequence)
-        is_done = self._runner.prefill(sequence)
-        sequence.events.put((sequence.computed, len(sequence.tokens)))
-        if is_done:
-            self._scheduler.start(sequence)
-
-    def _begun(self, sequence: Sequence) -> None:
-        if sequence.started is None:
-            sequence.started = time.perf_counter()
-            sequence.stats.queue_seconds = sequence.started - sequence.submitted
-            sequence.stats.cached_tokens = sequence.computed
-        sequence.events.put((sequence.computed, len(sequence.tokens)))
-
-    def _reusable(self, sequence: Sequence) -> int:
-        return self.prefix.reusable(sequence.tokens)
-
-    def _emit(self, sequence: Sequence, token: Token) -> None:
-        """The runner has drawn a token."""
-        now, stats = time.perf_counter(), sequence.stats
-        if sequence.answered is None:
-            sequence.answered = now
-            stats.prefill_seconds = now - (sequence.started or now)
-        stats.decode_seconds = now - sequence.answered
-        sequence.tokens.append(token.id)
-        stats.completion_tokens = sequence.num_drawn
-        sequence.events.put(token)
-        if token.id in sequence.request.stop:
-            self._finish(sequence, "stop")
-        elif sequence.num_drawn >= sequence.max_tokens:
-            self._finish(sequence, "length")
-
-    def _finish(
-        self, sequence: Sequence, reason: FinishReason, error: Exception | None = None
-    ) -> None:
-        """It ends, once and for all."""
-        if sequence.has_ended:
-            return
-        sequence.error, sequence.finish_reason = error, reason
-        try:
-            self._scheduler.end(sequence)
-            self._runner.end(sequence)
-        finally:
-            sequence.events.put(None)
-
-    def _fail(self, sequence: Sequence, error: Exception) -> None:
-        self._finish(sequence, "error", error)
-
-    def _on_failure(self, sequence: Sequence, error: Exception) -> None:
-        """The runner cannot go on with this one."""
-        self._runner.end(sequence, is_sound=False)
-        self._fail(sequence, error)
-
-    def _guard(self, batch: list[Sequence], action: Callable[[list[Sequence]], None]) -> None:
-        """Whatever goes wrong in the step is the matter of these sequences only."""
-        try:
-            action(batch)
-        except CacheFullError as error:
-            self._preempt(error)
-        except Exception as error:
-            # not the error itself: a log may keep it, and it its frames, and they caches
-            logger.warning("a step with %d sequences failed: %s", len(batch), repr(error))
-            logger.debug("where it failed", exc_info=error)
-            error.__traceback__ = None
-            self._recover(batch, error)
-
-    def _preempt(self, error: CacheFullError) -> None:
-        """Of the sequences that have a cache the youngest waits again; the only one fails."""
-        holders = [s for s in self._scheduler.all if self._runner.has_begun(s)]
-        if len(holders) > 1:
-            youngest = max(holders, key=lambda s: s.submitted)
-            self._runner.end(youngest)
-            self._scheduler.requeue([youngest])
-        else:
-            for sequence in holders:
-                self._fail(sequence, error)
-
-    def _recover(self, batch: list[Sequence], error: Exception) -> None:
-        """A step failed: whoever was alone in it fails, others have to show themselves alone."""
-        batch = [s for s in batch if not s.has_ended]
-        if not any(s in self._scheduler.prefilling for s in batch):
-            batch = list(dict.fromkeys([*batch, *self._runner.forget_steps()]))
-        for sequence in batch:
-            self._runner.end(sequence, is_sound=False)
-            sequence.is_suspect = True
-        if _is_out_of_memory(error):
-            self.prefix.clear()
-        mx.clear_cache()
-        if len(batch) == 1:
-            self._fail(batch[0], error)
-        else:
-            self._scheduler.requeue(batch)
+    def _take_inbox(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        for sequence in inbox:
+            self._core.scheduler.add(sequence)
 
     def _shut_down(self) -> None:
-        for sequence in [*self._scheduler.all, *self._inbox]:
-            self._fail(sequence, EngineError("the engine is closed"))
-        self._runner.forget_steps()
+        with self._wake:
+            self._take_inbox()
+        self._core.end_all(EngineError("the engine is closed"))
         if self._prompt_cache is not None:
             limit, fingerprint = self._cache_bytes, self.model.fingerprint
             try:
                 save(self.prefix, self._prompt_cache, fingerprint, limit)
             except Exception as error:  # it is only a cache
                 logger.warning("prompts could not be kept: %s", error)
-
-    def _end_all(self, error: EngineError) -> None:
-        """Without the runner, which may be what is broken."""
-        for sequence in self._scheduler.all:
-            sequence.error, sequence.finish_reason = error, "error"
-            sequence.events.put(None)
-        self._set_up()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "llocat" in str(error) or "memory" in str(error)
+        self.prefix.clear()
 
 
 @atexit.register

@@ -4,6 +4,7 @@
     prefill   a chunk of it into the cache; after the last one the first token is drawn
     decode    one token for each sequence, in one pass
     verify    the same for one sequence and a draft: one token, and those of the draft that hold
+    jump      the same where a grammar leaves no choice: what must come, and the next token
     end       the sequence's tokens stay in the prefix cache for others
 
 A step is submitted before the previous one's ids are waited for, so the device never waits for
@@ -180,6 +181,32 @@ class Runner:
             self._hand_on(active, token)
         return True
 
+    def jump(self, sequence: Sequence, limit: int) -> bool:
+        """Emit what the constraint of one sequence forces, at most `limit` tokens, and go on.
+
+        False if nothing is forced; then the next token is to be drawn as ever.
+        """
+        active, constraint = self._active[sequence], sequence.request.constraint
+        wants_logprobs = active.row.params.logprobs is not None  # which nobody computes then
+        if constraint is None or wants_logprobs or not active.row.is_memoryless:
+            return False
+        self.flush()
+        if not self._is_active(active):
+            return False
+        forced = constraint.forced()[: min(limit, self.chunk)]
+        if not forced:
+            return False
+        if not self.prefix.make_room(active.lease.growth(len(forced) + 1)):
+            raise self._full(len(sequence.tokens))
+        for token in forced:
+            self._hand_on(active, Token(token))
+        if self._is_active(active):
+            active.drawn, active.last = active.drawn + len(forced), None
+            ids = mx.array([sequence.tokens[-1 - len(forced) :]])
+            hidden = self.model.hidden_states(ids, active.lease.cache)
+            self._draw([active], self.model.logits(hidden[:, -1]))
+        return True
+
     def flush(self) -> None:
         """Wait for what is being computed, and emit it."""
         before = list(self._pending)
@@ -286,6 +313,7 @@ class Runner:
         if not self._is_active(row):
             return  # it has ended meanwhile
         if token is None:
+            row.lease.forget()
             self._fail(row.sequence, EngineError("the model's logits are not numbers"))
             return
         constraint = row.sequence.request.constraint
@@ -311,14 +339,16 @@ class Runner:
 def _places(tokens: Ids[int], boundaries: frozenset[int], start: int) -> list[int]:
     """Positions after `start` that prompts to come may go on from.
 
-    Where messages begin, the last and the first of them if there are many; now and then within a
-    long one; and before the last token, for the same prompt once more.
+    Where messages begin, the last and the first of them if there are many; before the end of the
+    last one, to which something may be added; now and then within a long one; and before the last
+    token, for the same prompt once more.
     """
     begins = [i for i in range(start + 1, len(tokens)) if tokens[i] in boundaries]
     if len(begins) > _MOST_PLACES:
         begins = begins[:2] + begins[2 - _MOST_PLACES :]
     within = range(start - start % _PLACE_EVERY + _PLACE_EVERY, len(tokens), _PLACE_EVERY)
-    return sorted({*begins, *within, len(tokens) - 1})
+    ends = [begins[-1] - 1] if begins and begins[-1] - 1 > start else []
+    return sorted({*begins, *ends, *within, len(tokens) - 1})
 
 
 def _tokens(draw: Draw, rows: Ids[Row]) -> list[Token | None]:

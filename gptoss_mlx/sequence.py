@@ -40,6 +40,10 @@ class Constraint(Protocol):
         """(ceil(V / 32),): bit j of word i allows id 32 i + j. None: every id is allowed."""
         ...
 
+    def forced(self) -> list[int]:
+        """Ids that must come next, one after the other; none if there is a choice."""
+        ...
+
     def advance(self, token: int) -> None:
         """The completion has grown by this id."""
         ...

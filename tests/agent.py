@@ -114,6 +114,10 @@ class _Forced:
         bits[self._left[-1] // 32] = 1 << self._left[-1] % 32
         return bits
 
+    def forced(self) -> list[int]:
+        """Nothing: it may be anything that the mask allows."""
+        return []
+
     def advance(self, token: int) -> None:
         """It has been drawn."""
         expected = self._left.pop()

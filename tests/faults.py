@@ -50,6 +50,12 @@ class Only:
         bits[allowed] = 1
         return (bits.reshape(-1, 32) << np.arange(32, dtype=np.uint32)).sum(1).astype(np.uint32)
 
+    def forced(self) -> list[int]:
+        """What the script has next, if it is a script and this is an even place in it."""
+        if not self._is_script or self.advanced % 2:
+            return []
+        return [self._ids[(self.advanced + i) % len(self._ids)] for i in range(2)]
+
     def advance(self, token: int) -> None:
         """Count it, if it was allowed."""
         assert self.mask()[token // 32] >> (token % 32) & 1, f"id {token} was not allowed"

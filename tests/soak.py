@@ -24,8 +24,9 @@ from helpers import random_model
 
 from gptoss_mlx import engine as engine_module
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.engine import Engine, Generation
+from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import BusyError, CacheFullError, DeadlineError
+from gptoss_mlx.generation import Generation
 from gptoss_mlx.model import Model
 from gptoss_mlx.prefix import PrefixCache
 from gptoss_mlx.runner import Runner

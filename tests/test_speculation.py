@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from gptoss_mlx.errors import UsageError
-from gptoss_mlx.speculation import Auto, Drafter, Mode, Speculation
+from gptoss_mlx.sequence import SpeculationMode
+from gptoss_mlx.speculation import Auto, Drafter, Speculation
 
 PERIOD = [5, 6, 7, 8, 9, 5, 1, 2, 3, 4]
 
@@ -189,7 +190,7 @@ def test_old_luck_is_forgotten() -> None:
 
 def test_off_drafts_nothing_and_on_always() -> None:
     """Whatever is recorded, off stays off and on stays on."""
-    cases: list[tuple[Mode, list[int]]] = [("off", []), ("on", [1, 2])]
+    cases: list[tuple[SpeculationMode, list[int]]] = [("off", []), ("on", [1, 2])]
     for mode, expected in cases:
         speculation = Speculation(mode, [1, 2, 3] * 5)
         for _ in range(20):

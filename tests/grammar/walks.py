@@ -82,6 +82,10 @@ class TimedMatcher:
         self.seconds.append(time.perf_counter() - started)
         return mask
 
+    def forced(self) -> list[int]:
+        """The matcher's."""
+        return self.matcher.forced()
+
     def advance(self, token: int) -> None:
         """The matcher goes on."""
         self.matcher.advance(token)
