@@ -137,7 +137,8 @@ class Tree:
         stack = list(self._roots)
         while stack:
             branch = stack.pop()
-            matched = branch.start + common_prefix(branch.tokens, tokens[branch.start : end])
+            following = tokens[branch.start : min(end, branch.end)]
+            matched = branch.start + common_prefix(branch.tokens, following)
             yield branch, matched
             stack += [child for child in branch.children if child.start <= matched]
 

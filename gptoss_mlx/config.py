@@ -246,6 +246,9 @@ class SamplingParams:
         Raises:
             UsageError: a number is out of its range.
         """
+        for name in ("seed", "max_tokens", "top_k", "logprobs"):
+            if not isinstance(getattr(self, name), (int, type(None))):
+                raise UsageError(f"{name} must be a whole number")
         for name, (low, high) in _SAMPLING_RANGES.items():
             if not low <= getattr(self, name) <= high:  # NaN, too
                 raise UsageError(f"{name} must lie in {low}..{high}")

@@ -14,12 +14,13 @@ It does not know threads, nor who reads the events.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
 import mlx.core as mx
 
-from gptoss_mlx.errors import CacheFullError, DeadlineError
+from gptoss_mlx.errors import CacheFullError, DeadlineError, EngineError, GptOssError
 from gptoss_mlx.model import Model
 from gptoss_mlx.prefix import PrefixCache
 from gptoss_mlx.runner import Runner
@@ -101,7 +102,9 @@ class EngineCore:
     def _decode_several(self, sequence: Sequence) -> bool:
         """Tokens that a grammar forces, or a draft, in one step; False if there are none."""
         room = self._room(sequence)
-        return self.runner.jump(sequence, room) or self.runner.verify(sequence, room)
+        if self.runner.jump(sequence, room) or sequence.has_ended:  # it waits for the step before
+            return True
+        return self.runner.verify(sequence, room)
 
     def _flush(self, _: list[Sequence]) -> None:
         self.runner.flush()
@@ -164,6 +167,9 @@ class EngineCore:
             sequence.events.put(None)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
+        if not isinstance(error, GptOssError):
+            cause, error = error, EngineError(f"the request failed: {error}")
+            error.__cause__ = cause
         self._finish(sequence, "error", error)
 
     def _on_failure(self, sequence: Sequence, error: Exception) -> None:
@@ -220,4 +226,6 @@ class EngineCore:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "llocat" in str(error) or "memory" in str(error)
+    """Python's, or one of MLX's: "Unable to allocate", "Insufficient Memory", "OutOfMemory"."""
+    signs = r"unable to allocate|attempting to allocate|insufficient memory|out ?of ?memory"
+    return isinstance(error, MemoryError) or bool(re.search(signs, str(error), re.IGNORECASE))

@@ -12,12 +12,15 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import math
+import operator
 import secrets
 import threading
 import traceback
 import weakref
 from collections.abc import Container
 from collections.abc import Sequence as Ids
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +96,8 @@ class Engine:
         context: int | None = None,
         prompt_cache: Path | None = None,
     ) -> None:
+        if min(prefill_chunk, max_running, cache_bytes) < 1 or max_waiting < 0:
+            raise UsageError("an engine needs a chunk, a sequence and a cache of at least one")
         self.model = model
         self.prefill_chunk = prefill_chunk
         self._max_running, self._max_waiting = max_running, max_waiting
@@ -106,11 +111,12 @@ class Engine:
         self._inbox: list[Sequence] = []
         self._thread: threading.Thread | None = None
         self._is_closed = False
+        self._is_hurried = False
         self._problem: str | None = None  # of the thread's last death
         self._deaths = 0  # since a step succeeded
         self._set_up()
         if prompt_cache is not None:
-            restore(self.prefix, prompt_cache, model.fingerprint)
+            restore(self.prefix, prompt_cache, self._fingerprint)
         _engines.add(self)
 
     @classmethod
@@ -198,7 +204,12 @@ class Engine:
             self._wake.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            try:
+                thread.join()
+            except KeyboardInterrupt:
+                self._is_hurried = True  # no more prompts are kept
+                thread.join()
+                raise
 
     def __enter__(self) -> Self:
         """For `with`."""
@@ -213,6 +224,11 @@ class Engine:
         """Close it."""
         self.close()
 
+    @property
+    def _fingerprint(self) -> str:
+        """Of all that decides what keys and values are."""
+        return f"{self.model.fingerprint} {self._kv_bits}"
+
     def _set_up(self) -> None:
         self.prefix = PrefixCache(
             self.model.config, self._cache_bytes, self.model.dtype, self._kv_bits
@@ -220,9 +236,10 @@ class Engine:
         self._core = EngineCore(self.model, self.prefix, self.prefill_chunk, self._max_running)
 
     def _sequence(self, request: Request) -> Sequence:
-        config, prompt, params = self.model.config, request.prompt, request.params
-        if not prompt or min(prompt) < 0 or max(prompt) >= config.vocab_size:
-            raise UsageError(f"a prompt needs ids, all in 0..{config.vocab_size - 1}")
+        config, params = self.model.config, request.params
+        prompt = _checked_ids(request.prompt, config.vocab_size)
+        if request.timeout is not None and not 0 < float(request.timeout) < math.inf:
+            raise UsageError("a timeout is a number of seconds above 0, or None")
         room = self.context - len(prompt)
         if room <= 0:
             raise ContextLengthError(
@@ -235,7 +252,7 @@ class Engine:
             request,
             seed=secrets.randbits(64) if params.seed is None else params.seed,
             max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
-            tokens=list(prompt),
+            tokens=prompt,
             stats=GenerationStats(len(prompt)),
         )
 
@@ -300,16 +317,27 @@ class Engine:
             self._take_inbox()
         self._core.end_all(EngineError("the engine is closed"))
         if self._prompt_cache is not None:
-            limit, fingerprint = self._cache_bytes, self.model.fingerprint
+            folder, limit = self._prompt_cache, self._cache_bytes
             try:
-                save(self.prefix, self._prompt_cache, fingerprint, limit)
+                save(self.prefix, folder, self._fingerprint, limit, lambda: self._is_hurried)
             except Exception as error:  # it is only a cache
                 logger.warning("prompts could not be kept: %s", error)
         self.prefix.clear()
+
+
+def _checked_ids(prompt: Ids[int], vocab_size: int) -> list[int]:
+    try:
+        ids = [operator.index(i) for i in prompt]
+    except TypeError:
+        ids = []
+    if not ids or min(ids) < 0 or max(ids) >= vocab_size:
+        raise UsageError(f"a prompt needs ids, all in 0..{vocab_size - 1}")
+    return ids
 
 
 @atexit.register
 def _close_all() -> None:
     """A thread within MLX must not outlive the interpreter."""
     for engine in list(_engines):
-        engine.close()
+        with suppress(KeyboardInterrupt):
+            engine.close()

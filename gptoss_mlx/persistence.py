@@ -11,6 +11,7 @@ know when that is.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -68,7 +69,13 @@ def restore(prefix: PrefixCache, folder: Path, fingerprint: str) -> None:
             store.remove(entry)
 
 
-def save(prefix: PrefixCache, folder: Path, fingerprint: str, limit: int) -> None:
+def save(
+    prefix: PrefixCache,
+    folder: Path,
+    fingerprint: str,
+    limit: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Write what is in memory and not yet in the folder, as far as the disk has room.
 
     Args:
@@ -76,20 +83,24 @@ def save(prefix: PrefixCache, folder: Path, fingerprint: str, limit: int) -> Non
         folder: as for `restore`.
         fingerprint: of the model.
         limit: bytes; the files that were used longest ago go until the folder keeps to it.
+        should_stop: asked before each file: somebody waits for the end.
     """
     store = Store(folder, fingerprint)
     for held in prefix.held():
         source = held.source
-        if isinstance(source, _File) and source.end == len(held.tokens):
-            source.entry.path.touch()
+        file = source if isinstance(source, _File) else None
+        is_same = file is not None and file.end == len(held.tokens)
+        if file is not None and is_same and store.keep(file.entry):
             continue
+        if should_stop():
+            break
         try:
             store.write(*_arrays(held))
         except DiskError as error:
             logger.warning("%s", error)
             break
-        if isinstance(source, _File):
-            store.remove(source.entry)  # the shorter one
+        if file is not None and not is_same:
+            store.remove(file.entry)  # the shorter one
     _keep_to(limit, store)
 
 
@@ -110,10 +121,17 @@ def _arrays(held: Held) -> tuple[dict[str, mx.array], dict[str, object]]:
 
 
 def _keep_to(limit: int, store: Store) -> None:
-    entries = sorted(store.entries(), key=lambda entry: entry.path.stat().st_mtime)
+    entries = sorted(store.entries(), key=lambda entry: _last_use(entry.path))
     total = sum(entry.nbytes for entry in entries)
     for entry in entries:
         if total <= limit:
             return
         total -= entry.nbytes
         store.remove(entry)
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has removed it
+        return 0.0

@@ -17,7 +17,8 @@ It does not know what the tokens mean, nor when sequences run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -45,9 +46,9 @@ class PrefixStats:
 class Lease:
     """What one running sequence holds of the tree: its cache, and the branch it writes."""
 
-    def __init__(self, owner: PrefixCache, branch: Branch, shared: Path):
+    def __init__(self, owner: PrefixCache, branch: Branch, shared: Path, cache: Cache) -> None:
         self.reused = 0
-        self.cache: Cache
+        self.cache = cache
         self._owner = owner
         self._shared = shared
         self._written = [branch]  # the last is appended to
@@ -72,7 +73,7 @@ class Lease:
                 self._owner.add_place(branch, self.cache.windows(position))
 
     def release(self, tokens: Sequence[int] | None = None) -> None:
-        """End the lease.
+        """End the lease. What another branch has just as well is dropped.
 
         Args:
             tokens: the ids of the cache's positions that are worth to be reused, perhaps a few
@@ -80,6 +81,7 @@ class Lease:
         """
         if tokens is not None:
             self.commit(tokens, [min(len(tokens), self.cache.offset)])
+            self._owner.drop_twin(self._written[-1], tokens)
         for branch in self._written:
             branch.writer = None
         for branch, _ in self._shared:
@@ -173,6 +175,21 @@ class PrefixCache:
         """How many tokens a lease would reuse now."""
         return self._tree.find(prompt, len(prompt) - 1)[1]
 
+    def make_room_for(self, tokens: Sequence[int]) -> bool:
+        """The same for what is not cached of these tokens and one more.
+
+        What is cached of them counts as used now: it must not go to make room for the rest.
+        """
+        while True:
+            branch, cached = self._tree.find(tokens, len(tokens) - 1)
+            if branch is not None:
+                self._clock += 1
+                branch.places[cached].used = self._clock
+            if not self.make_room(self.bytes_for(len(tokens) + 1 - cached)):
+                return False
+            if self.reusable(tokens) == cached:
+                return True
+
     def bytes_for(self, positions: int) -> int:
         """Memory that so many positions take in a new segment."""
         return self.new_segment().growth(positions) * self.position_bytes
@@ -258,6 +275,13 @@ class PrefixCache:
             self._tree.remove(branch)
             branch = branch.parent
 
+    def drop_twin(self, branch: Branch, tokens: Sequence[int]) -> None:
+        """Forget the places of a branch on the path of these tokens if another has as far ones."""
+        places, branch.places = branch.places, {}
+        end = max(places, default=0)
+        if branch.children or self._tree.find(tokens, end)[1] < end:
+            branch.places = places
+
     def _cut(self, branch: Branch) -> None:
         if not branch.is_loaded:
             return
@@ -270,14 +294,15 @@ class PrefixCache:
 
     def _load(self, path: Path) -> bool:
         """Bring the branches of a path into memory; if one is damaged, it is dropped instead."""
-        for branch, _ in path:
-            branch.readers += 1  # else it could be evicted for another one
-        damaged = next((b for b, _ in path if not (b.is_loaded or self._fill(b))), None)
-        for branch, _ in path:
-            branch.readers -= 1
+        with _pinned(path):
+            damaged = next((b for b, _ in path if not (b.is_loaded or self._fill(b))), None)
         if damaged is not None:
             self._tree.remove(damaged)
         return damaged is None
+
+    def _has_room_for_copy(self, path: Path) -> bool:
+        with _pinned(path):
+            return self.make_room(self.bytes_for(sum(length for _, length in path)))
 
     def _fill(self, branch: Branch) -> bool:
         assert branch.source is not None
@@ -291,9 +316,7 @@ class PrefixCache:
 
     def _begin(self) -> Lease:
         branch = self.new_branch(0)
-        lease = Lease(self, branch, [])
-        lease.cache = Cache(self._config, branch.segment)
-        return lease
+        return Lease(self, branch, [], Cache(self._config, branch.segment))
 
     def _go_on(self, branch: Branch, position: int) -> Lease:
         place = branch.places[position]
@@ -304,16 +327,15 @@ class PrefixCache:
         path = path_to(branch, position)
         ended_here = position == branch.end == branch.start + branch.segment.length
         can_append = branch.is_idle and ended_here
-        if len(path) - can_append > _MOST_SHARED:
+        if len(path) - can_append > _MOST_SHARED and self._has_room_for_copy(path):
             branch, path = self._joined(path, place.windows), []
         elif can_append:
             path.pop()
         else:
             branch = self.new_branch(position, branch)
-        lease = Lease(self, branch, path)
         shared = [(part.segment, length) for part, length in path]
-        lease.cache = Cache(self._config, branch.segment, shared, place.windows)
-        return lease
+        cache = Cache(self._config, branch.segment, shared, place.windows)
+        return Lease(self, branch, path, cache)
 
     def _joined(self, path: Path, windows: Windows) -> Branch:
         """A branch of its own with a copy of what lies on the path."""
@@ -334,3 +356,15 @@ class PrefixCache:
         self.stats.evictions += 1
         self.prune(branch)
         return True
+
+
+@contextmanager
+def _pinned(path: Path) -> Generator[None]:
+    """Its branches are not evicted meanwhile."""
+    for branch, _ in path:
+        branch.readers += 1
+    try:
+        yield
+    finally:
+        for branch, _ in path:
+            branch.readers -= 1

@@ -93,7 +93,7 @@ class Runner:
         If there never will be, the sequence fails.
         """
         tokens, request = sequence.tokens, sequence.request
-        if not self._make_room(tokens):
+        if not self.prefix.make_room_for(tokens):
             is_too_long = self.prefix.bytes_for(len(tokens) + 1) > self.prefix.budget
             if is_too_long or not self._active:
                 self._fail(sequence, self._full(len(tokens)))
@@ -141,7 +141,8 @@ class Runner:
             CacheFullError: there is no room for another token of each.
         """
         rows = [self._active[s] for s in sequences]
-        if not self.prefix.make_room(sum(row.lease.growth(1) for row in rows)):
+        room = sum(row.lease.growth(1) for row in rows)  # mostly none
+        if room and not self.prefix.make_room(room):
             raise self._full(max(len(s.tokens) for s in sequences))
         ids, caches = self._last_ids(rows), [row.lease.cache for row in rows]
         logits = self.model.logits(self.model.hidden_states(ids[:, None], *caches)[:, -1])
@@ -196,6 +197,9 @@ class Runner:
         forced = constraint.forced()[: min(limit, self.chunk)]
         if not forced:
             return False
+        if min(forced) < 0 or max(forced) >= self.model.config.vocab_size:
+            self._fail(sequence, EngineError("the constraint forces ids that there are not"))
+            return True
         if not self.prefix.make_room(active.lease.growth(len(forced) + 1)):
             raise self._full(len(sequence.tokens))
         for token in forced:
@@ -233,15 +237,6 @@ class Runner:
         """A step has failed: drop all that is being computed; whose it was."""
         steps, self._pending = self._pending, []
         return [row.sequence for step in steps for row in step.rows if self._is_active(row)]
-
-    def _make_room(self, tokens: list[int]) -> bool:
-        """For what is not cached of a sequence and its next token; eviction may change that."""
-        while True:
-            cached = self.prefix.reusable(tokens)
-            if not self.prefix.make_room(self.prefix.bytes_for(len(tokens) + 1 - cached)):
-                return False
-            if self.prefix.reusable(tokens) == cached:
-                return True
 
     def _full(self, tokens: int) -> CacheFullError:
         return CacheFullError(

@@ -29,6 +29,7 @@ __all__ = [
     "common_prefix",
 ]
 
+_BLOCK = 1024  # ids that are compared at once
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 SpeculationMode = Literal["off", "on", "auto"]
 
@@ -59,7 +60,7 @@ class Request:
     timeout: seconds from now after which the completion ends in an error, or None.
     """
 
-    prompt: tuple[int, ...]
+    prompt: tuple[int, ...] = field(repr=False)  # a log must not hold what somebody said
     params: SamplingParams = field(default_factory=SamplingParams)
     stop: Container[int] = ()
     boundaries: frozenset[int] = frozenset()
@@ -113,7 +114,7 @@ class GenerationStats:
 Events = queue.SimpleQueue[Token | tuple[int, int] | None]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Sequence:
     """A request under way.
 
@@ -156,6 +157,6 @@ class Sequence:
 def common_prefix(a: Ids[int], b: Ids[int]) -> int:
     """How many ids both begin with."""
     n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    return next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    start = next((i for i in range(0, n, _BLOCK) if a[i : i + _BLOCK] != b[i : i + _BLOCK]), n)
+    pairs = zip(a[start : start + _BLOCK], b[start : start + _BLOCK], strict=False)
+    return start + next((i for i, (x, y) in enumerate(pairs) if x != y), n - start)

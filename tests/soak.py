@@ -372,7 +372,7 @@ def test_500_requests() -> None:
     check_nothing_left(report)
     for event in ("no room to decode", "requeued", "evictions", "busy", "before", "half-way"):
         assert report.counts[event], event
-    for end in ("stop", "length", "cancelled", "forgotten", "RuntimeError", "DeadlineError"):
+    for end in ("stop", "length", "cancelled", "forgotten", "EngineError", "DeadlineError"):
         assert report.ends[end], end
     assert report.ends["CacheFullError"]
     assert report.counts["deaths"]

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import TINY
 from helpers import random_model
 
+from gptoss_mlx.cache import KVBits
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import DiskError
@@ -148,3 +149,38 @@ def test_a_folder_that_cannot_be_written(model: Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="no prompts can be kept there"):
         Engine(model, prompt_cache=tmp_path / "file")
+
+
+@pytest.mark.parametrize(("first", "second"), [(8, 16), (16, 8)])
+def test_other_kv_bits(model: Model, tmp_path: Path, first: KVBits, second: KVBits) -> None:
+    """Keys of the other width are not used."""
+    with Engine(model, prompt_cache=tmp_path, kv_bits=first) as engine:
+        answer(engine, A)
+    with Engine(model, prompt_cache=tmp_path, kv_bits=second) as engine:
+        assert answer(engine, A)[1] == 0
+
+
+def test_the_same_prompt_is_kept_once(model: Model, tmp_path: Path) -> None:
+    """However often it is asked, and also when another process has removed it meanwhile."""
+    expected = run(model, None, [A])[0][0]
+    for _ in range(3):
+        assert run(model, tmp_path, [A])[0][0] == expected
+        assert len(list(tmp_path.iterdir())) == 1
+    with Engine(model, prompt_cache=tmp_path) as engine:
+        answer(engine, A)
+        next(tmp_path.iterdir()).unlink()
+    [file] = tmp_path.iterdir()
+    assert file.stat().st_size > 1000
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_killed_process_left(model: Model, tmp_path: Path) -> None:
+    """A file that was not whole is never read, and goes a day later."""
+    leftover = tmp_path / ".writing-abc"
+    leftover.mkdir()
+    (leftover / "0123.safetensors").write_bytes(b"half")
+    run(model, tmp_path, [A])
+    assert leftover.exists()
+    os.utime(leftover, (0, 0))
+    run(model, tmp_path, [B])
+    assert not leftover.exists()

@@ -335,3 +335,43 @@ def test_random_lives(seed: int, bits: KVBits) -> None:
         sequence.lease.release()
     tree.clear()
     assert (tree.nbytes, tree.num_places) == (0, 0)
+
+
+def test_a_prompt_does_not_evict_its_own_prefix() -> None:
+    """What it can reuse counts as used before room is made for the rest."""
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    end(begin(tree, prompt(500)))
+    end(begin(tree, prompt(0, 500)))
+    tree.budget = tree.nbytes + 100 * tree.position_bytes
+    assert tree.make_room_for(prompt(500, 0, 20))
+    assert tree.reusable(prompt(500, 0, 20)) == 500
+    assert tree.reusable(prompt(0, 500, 1)) == 0
+
+
+def test_a_joined_copy_needs_room() -> None:
+    """Without it, a sequence of many parts goes on with all of them."""
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    tokens = prompt(300)
+    end(begin(tree, tokens))
+    for n in range(12):
+        tokens = [*tokens[:-1], n, n, n]
+        tree.budget = tree.nbytes + 300 * tree.position_bytes  # a copy takes 512
+        sequence = begin(tree, tokens, [len(tokens) - 1])
+        assert n == 0 or tree.nbytes <= tree.budget  # the first begins anew
+        sequence.tokens.append(5)
+        check(sequence)
+        end(sequence)
+
+
+def test_twins_are_dropped() -> None:
+    """The same prompt with the same end is kept once; a longer one is not a twin."""
+    tree = PrefixCache(CONFIG, PLENTY, mx.float32)
+    for _ in range(4):
+        end(begin(tree, prompt(60), [59]))
+        assert tree.num_places == 2
+    size = tree.nbytes
+    end(begin(tree, prompt(60), [59]))
+    assert tree.nbytes == size
+    end(begin(tree, prompt(58, 9)))
+    assert tree.reusable(prompt(58, 9, 1)) == 67
+    assert tree.reusable(prompt(61)) == 60

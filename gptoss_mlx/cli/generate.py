@@ -151,7 +151,7 @@ def _finish_text(turn: Turn) -> None:
         click.echo(_safe(f"{call.recipient}({call.content})"), nl=False)
     click.echo()
     if turn.finish_reason == "length":
-        click.echo("Cut off: the token limit was reached (--max-tokens).", err=True)
+        click.echo("Cut off: the limit was reached (--max-tokens, or the context).", err=True)
 
 
 def _as_dict(model: str, turn: Turn) -> dict[str, Any]:
