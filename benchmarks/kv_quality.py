@@ -25,7 +25,7 @@ import numpy as np
 from machine import describe, print_table
 from numpy.typing import NDArray
 
-from gptoss_mlx.cache import Cache, KVBits, Segment, position_bytes
+from gptoss_mlx.cache import Cache
 from gptoss_mlx.convert import convert
 from gptoss_mlx.convert.synthetic import GPT_OSS_20B, write_random_checkpoint
 from gptoss_mlx.demo.dialogues import draw_dialogue
@@ -33,6 +33,7 @@ from gptoss_mlx.demo.scenes import draw_scene
 from gptoss_mlx.demo.spelling import expected_ids, prompt_ids
 from gptoss_mlx.model import Model, load_model
 from gptoss_mlx.models import load
+from gptoss_mlx.segment import KVBits, Segment, position_bytes
 from gptoss_mlx.tokenizer import END, load_tokenizer
 
 BITS: tuple[KVBits, KVBits] = (16, 8)

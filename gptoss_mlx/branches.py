@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from gptoss_mlx.cache import Segment, Windows
+from gptoss_mlx.cache import Windows
+from gptoss_mlx.segment import Segment
 from gptoss_mlx.sequence import common_prefix
 
 __all__ = ["Branch", "Contents", "Held", "Path", "Place", "Source", "Tree", "Writer", "path_to"]

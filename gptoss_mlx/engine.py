@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gptoss_mlx.cache import KVBits
+from gptoss_mlx.cache import window_bytes
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.core import EngineCore
 from gptoss_mlx.errors import BusyError, ContextLengthError, EngineError, UsageError
@@ -36,6 +36,7 @@ from gptoss_mlx.model import Model
 from gptoss_mlx.models import load, plan_for
 from gptoss_mlx.persistence import restore, save
 from gptoss_mlx.prefix import PrefixCache
+from gptoss_mlx.segment import KVBits
 from gptoss_mlx.sequence import GenerationStats, Request, Sequence
 
 __all__ = ["Engine", "Health"]
@@ -141,12 +142,15 @@ class Engine:
         """
         use = use or Use()
         plan = plan_for(name, use=use)
+        model = load(name, use=use)
+        windows = _MAX_RUNNING * window_bytes(model.config, model.dtype)
+        is_roomy = windows < plan.kv_budget // 4  # else no more than was planned for run together
         return cls(
-            load(name, use=use),
+            model,
             prefill_chunk=use.prefill_chunk,
-            max_running=max(use.parallel, _MAX_RUNNING),
+            max_running=max(use.parallel, _MAX_RUNNING if is_roomy else 1),
             max_waiting=max_waiting,
-            cache_bytes=min(plan.kv_budget, _MOST_CACHE_BYTES),
+            cache_bytes=min(plan.kv_budget - windows * is_roomy, _MOST_CACHE_BYTES),
             kv_bits=use.kv_bits,
             context=plan.context,
             prompt_cache=prompt_cache,

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from gptoss_mlx.branches import Branch, Contents, Held, Path, Place, Source, Tree, path_to
-from gptoss_mlx.cache import Cache, KVBits, Segment, Windows, position_bytes
+from gptoss_mlx.cache import Cache, Windows
 from gptoss_mlx.config import ModelConfig
+from gptoss_mlx.segment import KVBits, Segment, position_bytes
 
 __all__ = ["Lease", "PrefixCache", "PrefixStats"]
 

@@ -13,21 +13,13 @@ from checkpoints import TINY
 from helpers import array, random_model
 from numpy.typing import NDArray
 
-from gptoss_mlx.cache import (
-    MAX_TRIM,
-    Cache,
-    FullLayer,
-    KVBits,
-    LayerCache,
-    Segment,
-    SlidingLayer,
-    position_bytes,
-)
+from gptoss_mlx.cache import MAX_TRIM, Cache, FullLayer, LayerCache, SlidingLayer, window_bytes
 from gptoss_mlx.config import ModelConfig, SamplingParams
 from gptoss_mlx.convert.synthetic import GPT_OSS_20B
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import UsageError
 from gptoss_mlx.model import Model
+from gptoss_mlx.segment import KVBits, Segment, position_bytes
 
 HEADS, D = 2, 32
 
@@ -227,6 +219,15 @@ def test_segments_shrink(bits: KVBits) -> None:
     assert segment.capacity == 70
     assert {array.shape[-2] for array in segment.arrays} == {70}
     assert sight(Cache(TINY, segment, windows=windows)) == expected_sight(70)
+
+
+def test_windows_take_what_is_said() -> None:
+    """The sliding layers of a sequence, in bytes, once it is longer than they are."""
+    cache = Cache(TINY)
+    fill(cache, 400)
+    held = [layer for layer in cache.layers if isinstance(layer, SlidingLayer)]
+    nbytes = sum(array.nbytes for layer in held for array in layer.arrays)
+    assert window_bytes(replace(TINY, num_key_value_heads=HEADS, head_dim=D), mx.float32) == nbytes
 
 
 def test_layers_alternate() -> None:

@@ -10,7 +10,6 @@ import pytest
 from checkpoints import TINY
 from helpers import write_converted
 
-from gptoss_mlx.cache import position_bytes
 from gptoss_mlx.ceiling import Ceiling
 from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.convert import Dense
@@ -18,6 +17,7 @@ from gptoss_mlx.convert.synthetic import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_mlx.errors import MemoryPlanError, UsageError
 from gptoss_mlx.memory import MINIMUM_CONTEXT, Plan, Use, make_plan, sizes_of, tensor_sizes
 from gptoss_mlx.model import load_model
+from gptoss_mlx.segment import position_bytes
 from gptoss_mlx.weights import read_checkpoint
 
 MODELS = {"20b": GPT_OSS_20B, "120b": GPT_OSS_120B}

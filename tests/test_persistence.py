@@ -10,11 +10,11 @@ import pytest
 from checkpoints import TINY
 from helpers import random_model
 
-from gptoss_mlx.cache import KVBits
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import DiskError
 from gptoss_mlx.model import Model
+from gptoss_mlx.segment import KVBits
 from gptoss_mlx.sequence import Request
 
 BOUNDARY = 250

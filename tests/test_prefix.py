@@ -12,8 +12,9 @@ import pytest
 from checkpoints import TINY
 from helpers import array
 
-from gptoss_mlx.cache import MAX_TRIM, Cache, KVBits
+from gptoss_mlx.cache import MAX_TRIM, Cache
 from gptoss_mlx.prefix import Lease, PrefixCache
+from gptoss_mlx.segment import KVBits
 from gptoss_mlx.sequence import common_prefix
 
 CONFIG = replace(TINY, num_hidden_layers=4, num_key_value_heads=2)

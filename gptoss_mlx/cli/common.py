@@ -19,11 +19,11 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
-    from gptoss_mlx.cache import KVBits
     from gptoss_mlx.chat import Chat, Turn
     from gptoss_mlx.generation import OnPrefill
     from gptoss_mlx.harmony import Effort, FunctionTool
     from gptoss_mlx.memory import EmbeddingPlace
+    from gptoss_mlx.segment import KVBits
     from gptoss_mlx.sequence import SpeculationMode
 
 __all__ = [
