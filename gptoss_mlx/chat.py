@@ -7,7 +7,7 @@ It does not know a terminal or a wire format.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,8 +15,8 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import GptOssError
 from gptoss_mlx.generation import Generation, OnPrefill
-from gptoss_mlx.harmony import Delta, Message, Setup, StreamParser, render
-from gptoss_mlx.sequence import GenerationStats, Request, SpeculationMode
+from gptoss_mlx.harmony import Delta, Message, Setup, StopFilter, StreamParser, render
+from gptoss_mlx.sequence import Constraint, GenerationStats, Request, SpeculationMode
 from gptoss_mlx.tokenizer import START, STOP_TOKENS, Tokenizer
 
 __all__ = ["Chat", "FinishReason", "Turn"]
@@ -71,6 +71,8 @@ class Chat:
         text: str,
         params: SamplingParams | None = None,
         on_prefill: OnPrefill | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> Generator[Delta | Message]:
         """Say something and stream the assistant's turn; see `reply`.
 
@@ -79,7 +81,7 @@ class Chat:
         """
         self.messages.append(Message("user", text))
         try:
-            return self.reply(params, on_prefill)
+            return self.reply(params, on_prefill, stop, constraint)
         except GptOssError:
             self.messages.pop()
             raise
@@ -97,12 +99,22 @@ class Chat:
         )
 
     def reply(
-        self, params: SamplingParams | None = None, on_prefill: OnPrefill | None = None
+        self,
+        params: SamplingParams | None = None,
+        on_prefill: OnPrefill | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> Generator[Delta | Message]:
         """Stream the assistant's next turn: deltas, and each message when it is complete.
 
         When the stream ends, or is closed early, its messages have joined the conversation and
         `last_turn` describes them. Of a turn that was cut off only what the user saw stays.
+
+        Args:
+            params: how to draw.
+            on_prefill: as `Engine.submit`.
+            stop: an answer ends before the first of these texts; reasoning and calls do not.
+            constraint: a grammar's matcher (`grammar.compile_grammar`), fresh for each turn.
 
         Raises:
             ContextLengthError: the conversation leaves no room for an answer.
@@ -112,27 +124,37 @@ class Chat:
             params or SamplingParams(),
             stop=STOP_TOKENS,
             boundaries=frozenset({START}),
+            constraint=constraint,
             speculation=self.speculation,
         )
-        return self._stream(self.engine.submit(request, on_prefill))
+        stops = StopFilter(stop)
+        return self._stream(self.engine.submit(request, on_prefill), stops)
 
-    def _stream(self, generation: Generation) -> Generator[Delta | Message]:
+    def _stream(self, generation: Generation, stops: StopFilter) -> Generator[Delta | Message]:
         parser = StreamParser(self.tokenizer)
+        messages: list[Message] = []
         reason: FinishReason = "interrupted"
+
+        def seen(events: list[Delta | Message]) -> list[Delta | Message]:
+            remaining = stops.push(events)
+            messages.extend(event for event in remaining if isinstance(event, Message))
+            return remaining
+
         try:
             last = None
             for last in generation:
-                yield from parser.push(last)
-            reason = "stop" if last in STOP_TOKENS else "length"
-            yield from parser.close()
+                yield from seen(parser.push(last))
+                if stops.stopped is not None:
+                    break
+            is_complete = last in STOP_TOKENS or stops.stopped is not None
+            reason = "stop" if is_complete else "length"
+            yield from seen(parser.close())
         finally:
             generation.close()
-            parser.close()
-            if reason == "stop" and any(m.is_tool_call for m in parser.messages):
+            seen(parser.close())
+            if reason == "stop" and any(m.is_tool_call for m in messages):
                 reason = "tool_calls"
             self.messages += [
-                m
-                for m in parser.messages
-                if m.role == "assistant" and (m.is_shown or reason in _COMPLETE)
+                m for m in messages if m.role == "assistant" and (m.is_shown or reason in _COMPLETE)
             ]
-            self.last_turn = Turn(tuple(parser.messages), reason, replace(generation.stats))
+            self.last_turn = Turn(tuple(messages), reason, replace(generation.stats))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+import mlx.core as mx
 import pytest
 from helpers import ReplayModel
 
@@ -15,8 +16,9 @@ from gptoss_mlx.chat import Chat
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import ContextLengthError
+from gptoss_mlx.grammar import GrammarSpec, choice, compile_grammar
 from gptoss_mlx.harmony import Delta, FunctionTool, Message, Setup, render
-from gptoss_mlx.tokenizer import Tokenizer
+from gptoss_mlx.tokenizer import VOCAB_SIZE, Tokenizer
 
 THINK = "<|channel|>analysis<|message|>They greet me.<|end|><|start|>assistant"
 PREAMBLE = "<|channel|>commentary<|message|>I look it up.<|end|><|start|>assistant"
@@ -35,6 +37,14 @@ class StoppedModel(ReplayModel):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
         return super().next_id(number, n)
+
+
+class UndecidedModel(ReplayModel):
+    """To whom all tokens are equally likely."""
+
+    def logits(self, x: mx.array) -> mx.array:
+        """(..., 2) -> zeros (..., V)."""
+        return mx.zeros((*x.shape[:-1], VOCAB_SIZE))
 
 
 def chat_with(tokenizer: Tokenizer, *scripts: str, setup: Setup = SETUP) -> Chat:
@@ -252,3 +262,26 @@ def test_the_default_setup(tokenizer: Tokenizer) -> None:
     chat = Chat(Engine(ReplayModel(tokenizer.encode_with_special(ANSWER))), tokenizer)
     list(chat.send("Hi"))
     assert prompts(chat) == [render(Setup(), [Message("user", "Hi")], tokenizer)]
+
+
+def test_stop_strings(tokenizer: Tokenizer) -> None:
+    """The answer ends before one, and the turn is complete; reasoning that has it goes on."""
+    chat = chat_with(tokenizer, THINK.replace("They", "there, friend: they") + ANSWER, ANSWER)
+    events = list(chat.send("Hi", stop=["nothing", ", friend"]))
+    assert "".join(shown(events)) == "Hello there"
+    turn = chat.last_turn
+    assert turn is not None
+    assert (turn.answer, turn.finish_reason) == ("Hello there", "stop")
+    assert "there, friend" in turn.reasoning
+    assert contents(chat.messages)[-1] == "Hello there"
+    assert "".join(shown(chat.send("Again"))) == "Hello there, friend!"
+
+
+def test_a_constrained_turn(tokenizer: Tokenizer) -> None:
+    """A model that could say anything answers with what the grammar knows."""
+    chat = Chat(Engine(UndecidedModel([])), tokenizer)
+    grammar = compile_grammar(GrammarSpec(choice(["yes", "no"])), tokenizer)
+    list(chat.send("Well?", GREEDY, constraint=grammar.matcher()))
+    assert chat.last_turn is not None
+    assert chat.last_turn.answer in ("yes", "no")
+    assert chat.last_turn.finish_reason == "stop"
