@@ -131,6 +131,7 @@ class Runner:
         sequence.computed = end
         if end < len(tokens):
             return False
+        mx.clear_cache()  # buffers of a chunk's size are of no use to decoding
         self._draw([active], self.model.logits(hidden[:, -1]))
         return True
 
