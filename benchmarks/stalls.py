@@ -115,7 +115,7 @@ def _chunk_seconds(engine: Engine, length: int) -> list[float]:
     ends: list[float] = []
     prompt = cast("list[int]", mx.random.randint(0, SMALL.vocab_size, (length,)).tolist())
 
-    def on_prefill(done: int, total: int) -> None:  # noqa: ARG001
+    def on_prefill(*_: int) -> None:
         ends.append(time.perf_counter())
 
     list(engine.generate(prompt, replace(GREEDY, max_tokens=1), on_prefill=on_prefill))

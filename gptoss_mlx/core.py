@@ -57,8 +57,7 @@ class EngineCore:
     def abandon(self, error: Exception) -> None:
         """The same without the runner, which may be what is broken."""
         for sequence in self.scheduler.all:
-            sequence.error, sequence.finish_reason = error, "error"
-            sequence.events.put(None)
+            sequence.end("error", error)
 
     def step(self) -> None:
         """Decode a token of each running sequence, and prefill a chunk of one prompt."""
@@ -159,12 +158,11 @@ class EngineCore:
         """It ends, once and for all."""
         if sequence.has_ended:
             return
-        sequence.error, sequence.finish_reason = error, reason
         try:
             self.scheduler.end(sequence)
             self.runner.end(sequence)
         finally:
-            sequence.events.put(None)
+            sequence.end(reason, error)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         if not isinstance(error, GptOssError):

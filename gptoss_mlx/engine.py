@@ -183,8 +183,7 @@ class Engine:
         """
         sequence = self._sequence(request)
         if sequence.max_tokens == 0:
-            sequence.finish_reason = "length"
-            sequence.events.put(None)
+            sequence.end("length")
             return Generation(sequence)
         with self._wake:
             self._check_capacity()
@@ -242,7 +241,7 @@ class Engine:
     def _sequence(self, request: Request) -> Sequence:
         config, params = self.model.config, request.params
         prompt = _checked_ids(request.prompt, config.vocab_size)
-        if request.timeout is not None and not 0 < float(request.timeout) < math.inf:
+        if request.timeout is not None and not _is_time(request.timeout):
             raise UsageError("a timeout is a number of seconds above 0, or None")
         room = self.context - len(prompt)
         if room <= 0:
@@ -300,8 +299,7 @@ class Engine:
                 return
             inbox, self._inbox = self._inbox, []
         for sequence in inbox:
-            sequence.error, sequence.finish_reason = failure, "error"
-            sequence.events.put(None)
+            sequence.end("error", failure)
 
     def _wait_for_work(self) -> bool:
         """Whether there is some; False when the engine is closed."""
@@ -337,6 +335,10 @@ def _checked_ids(prompt: Ids[int], vocab_size: int) -> list[int]:
     if not ids or min(ids) < 0 or max(ids) >= vocab_size:
         raise UsageError(f"a prompt needs ids, all in 0..{vocab_size - 1}")
     return ids
+
+
+def _is_time(seconds: object) -> bool:
+    return isinstance(seconds, (int, float)) and 0 < seconds < math.inf
 
 
 @atexit.register

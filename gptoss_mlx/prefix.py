@@ -177,7 +177,7 @@ class PrefixCache:
         return self._tree.find(prompt, len(prompt) - 1)[1]
 
     def make_room_for(self, tokens: Sequence[int]) -> bool:
-        """The same for what is not cached of these tokens and one more.
+        """Make room for what is not cached of these tokens, and one more; whether there is.
 
         What is cached of them counts as used now: it must not go to make room for the rest.
         """

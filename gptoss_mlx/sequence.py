@@ -137,6 +137,11 @@ class Sequence:
     finish_reason: FinishReason | None = None
     error: Exception | None = None
 
+    def end(self, reason: FinishReason, error: Exception | None = None) -> None:
+        """Nothing more will come; its consumer hears of it."""
+        self.error, self.finish_reason = error, reason
+        self.events.put(None)
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will come."""

@@ -383,6 +383,7 @@ def test_a_consumer_that_fails_harms_nobody(engine: Engine) -> None:
         Request(PROMPT, GREEDY, timeout=0),
         Request(PROMPT, GREEDY, timeout=-1),
         Request(PROMPT, GREEDY, timeout=float("nan")),
+        Request(PROMPT, GREEDY, timeout=cast("Any", "1")),
         Request(cast("Any", (1.5,)), GREEDY),
         Request(cast("Any", ("1",)), GREEDY),
     ],

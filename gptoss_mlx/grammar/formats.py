@@ -107,7 +107,7 @@ def json_schema(schema: object, *, strict: bool = True) -> Format:
         raise GrammarError("a JSON schema must be a JSON object")
     options = {"whitespace_pattern": JSON_WHITESPACE, "lenient": not strict}
     try:
-        reduced = cast("dict[str, object]", _reduced(schema))  # pyright: ignore[reportUnknownArgumentType]
+        reduced = cast("dict[str, object]", _reduced(cast("object", schema)))
         text = json.dumps({**reduced, "x-guidance": options}, ensure_ascii=False, allow_nan=False)
     except RecursionError:
         raise GrammarError("the JSON schema is nested too deeply, or contains itself") from None
