@@ -13,6 +13,7 @@
     ├── VocabularyError         the o200k vocabulary is nowhere to be had
     ├── MemoryPlanError         a model does not fit into this machine's memory
     ├── ContextLengthError      a prompt is longer than the context
+    ├── ToolError               a tool's call failed; the text is for the model
     └── EngineError             a request failed while it ran
         ├── BusyError           too many requests are waiting
         ├── CacheFullError      the keys and values do not fit into their budget
@@ -38,6 +39,7 @@ __all__ = [
     "MemoryPlanError",
     "MissingFileError",
     "TensorError",
+    "ToolError",
     "UsageError",
     "VerifyError",
     "VocabularyError",
@@ -98,6 +100,10 @@ class MemoryPlanError(GptOssError):
 
 class ContextLengthError(GptOssError):
     """A prompt does not fit the model's context."""
+
+
+class ToolError(GptOssError):
+    """A call of a tool failed, or cannot be run; the text is what the model is told."""
 
 
 class EngineError(GptOssError):

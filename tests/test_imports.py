@@ -36,6 +36,7 @@ RANKS: dict[str, int] = {
     "prefix": 5,
     "harmony": 4,
     "models": 5,
+    "tools": 5,
     "persistence": 6,
     "runner": 6,
     "scheduler": 5,

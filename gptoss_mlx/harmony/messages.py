@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["CHANNELS", "ROLES", "Delta", "Effort", "FunctionTool", "Message", "Setup"]
+__all__ = ["CHANNELS", "ROLES", "Builtin", "Delta", "Effort", "FunctionTool", "Message", "Setup"]
 
+Builtin = Literal["browser", "python"]
 Effort = Literal["low", "medium", "high"]
 CHANNELS = ("analysis", "commentary", "final")
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -97,10 +98,12 @@ class Setup:
     """What stands before a conversation: the system message and the developer message.
 
     `date` is today's, YYYY-MM-DD, or None to leave it out; `instructions` is what other APIs call
-    the system prompt.
+    the system prompt. `builtins` are the tools that the models were trained with: harmony itself
+    describes them, in the system message.
     """
 
     reasoning: Effort = "medium"
     instructions: str | None = None
     functions: tuple[FunctionTool, ...] = ()
     date: str | None = None
+    builtins: tuple[Builtin, ...] = ()

@@ -54,6 +54,10 @@ def _setup_messages(setup: Setup) -> list[oh.Message]:
     system = oh.SystemContent.new().with_reasoning_effort(
         oh.ReasoningEffort[setup.reasoning.upper()]
     )
+    if "browser" in setup.builtins:
+        system = system.with_browser_tool()
+    if "python" in setup.builtins:
+        system = system.with_python_tool()
     if setup.date is not None:
         system = system.with_conversation_start_date(setup.date)
     messages = [oh.Message.from_role_and_content(oh.Role.SYSTEM, system)]
