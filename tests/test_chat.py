@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 from helpers import ReplayModel
 
-from gptoss_mlx.chat import Chat
+from gptoss_mlx.chat import Chat, Event, Options
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import ContextLengthError
@@ -24,7 +24,7 @@ THINK = "<|channel|>analysis<|message|>They greet me.<|end|><|start|>assistant"
 PREAMBLE = "<|channel|>commentary<|message|>I look it up.<|end|><|start|>assistant"
 ANSWER = "<|channel|>final<|message|>Hello there, friend!<|return|>"
 CALL = '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>'
-GREEDY = SamplingParams(temperature=0)  # quicker than drawing one id of one
+GREEDY = Options(SamplingParams(temperature=0))  # quicker than drawing one id of one
 SETUP = Setup(functions=(FunctionTool("f", "Does it.", {"type": "object", "properties": {}}),))
 
 
@@ -59,7 +59,7 @@ def prompts(chat: Chat) -> list[list[int]]:
     return list(chat.engine.model.prompts.values())
 
 
-def shown(events: Iterable[Delta | Message]) -> list[str]:
+def shown(events: Iterable[Event]) -> list[str]:
     """The text a user sees of a stream: deltas that are neither reasoning nor for a tool."""
     return [event.text for event in events if isinstance(event, Delta) and event.is_shown]
 
@@ -102,7 +102,7 @@ def test_preambles_belong_to_the_answer(tokenizer: Tokenizer) -> None:
         (THINK + CALL, None, "tool_calls"),
         (CALL.replace("<|call|>", "<|return|>"), None, "tool_calls"),
         (PREAMBLE + CALL, None, "tool_calls"),
-        ("<|channel|>analysis to=python code<|message|>1<|call|>", None, "tool_calls"),
+        ("<|channel|>analysis to=functions.f code<|message|>1<|call|>", None, "tool_calls"),
         (THINK + ANSWER, 12, "length"),
         (CALL, 12, "length"),
         (ANSWER, 0, "length"),
@@ -113,7 +113,7 @@ def test_finish_reasons(
 ) -> None:
     """Why a turn ended: an answer, a call whatever its stop token, or the limit."""
     chat = chat_with(tokenizer, script)
-    list(chat.send("Hi", SamplingParams(max_tokens=max_tokens)))
+    list(chat.send("Hi", Options(SamplingParams(max_tokens=max_tokens))))
     assert chat.last_turn is not None
     assert chat.last_turn.finish_reason == reason
     assert reason == "length" or bool(chat.last_turn.tool_calls) == (reason == "tool_calls")
@@ -151,7 +151,7 @@ def test_a_tool_loop(tokenizer: Tokenizer) -> None:
 def test_a_call_on_analysis_has_its_result_there(tokenizer: Tokenizer) -> None:
     """A result goes to the channel of its call, so that both are pruned together."""
     chat = chat_with(tokenizer, "<|channel|>analysis to=python code<|message|>1<|call|>")
-    list(chat.send("Hi"))
+    list(chat.reply())
     chat.add_tool_result(chat.messages[-1], "1")
     result = chat.messages[-1]
     assert (result.role, result.name, result.channel) == ("tool", "python", "analysis")
@@ -180,7 +180,7 @@ def test_ctrl_c_keeps_what_was_seen(tokenizer: Tokenizer, script: str) -> None:
     ids = tokenizer.encode_with_special(script)
     for count in range(1, len(ids)):
         chat = Chat(Engine(StoppedModel(ids[:count])), tokenizer)
-        events: list[Delta | Message] = []
+        events: list[Event] = []
         with pytest.raises(KeyboardInterrupt):
             events.extend(chat.send("Hi", GREEDY))
         assert "".join(contents(chat.messages[1:])) == "".join(shown(events)), count
@@ -193,7 +193,7 @@ def test_a_limit_keeps_what_was_shown(tokenizer: Tokenizer, script: str) -> None
     """Cut off at any length, a turn leaves its shown text, and half a call is never kept."""
     for count in range(1, len(tokenizer.encode_with_special(script))):
         chat = chat_with(tokenizer, script, ANSWER)
-        seen = shown(chat.send("Hi", SamplingParams(0, max_tokens=count)))
+        seen = shown(chat.send("Hi", Options(SamplingParams(0, max_tokens=count))))
         assert "".join(contents(chat.messages[1:])) == "".join(seen), count
         assert "I look it up.Hello there, friend!".startswith("".join(seen)), count
         assert not any(m.is_tool_call for m in chat.messages)
@@ -238,9 +238,9 @@ def test_prefills_can_be_watched(tokenizer: Tokenizer) -> None:
     def on_prefill(done: int, total: int) -> None:
         seen.append((done, total))
 
-    list(chat.send("Hi", on_prefill=on_prefill))
+    list(chat.send("Hi", Options(on_prefill=on_prefill)))
     chat.add_tool_result(chat.messages[-1], "1")
-    list(chat.reply(on_prefill=on_prefill))
+    list(chat.reply(Options(on_prefill=on_prefill)))
     first, second = map(len, prompts(chat))
     assert chat.last_turn is not None
     cached = chat.last_turn.stats.cached_tokens
@@ -267,7 +267,7 @@ def test_the_default_setup(tokenizer: Tokenizer) -> None:
 def test_stop_strings(tokenizer: Tokenizer) -> None:
     """The answer ends before one, and the turn is complete; reasoning that has it goes on."""
     chat = chat_with(tokenizer, THINK.replace("They", "there, friend: they") + ANSWER, ANSWER)
-    events = list(chat.send("Hi", stop=["nothing", ", friend"]))
+    events = list(chat.send("Hi", Options(stop=["nothing", ", friend"])))
     assert "".join(shown(events)) == "Hello there"
     turn = chat.last_turn
     assert turn is not None
@@ -281,7 +281,7 @@ def test_a_constrained_turn(tokenizer: Tokenizer) -> None:
     """A model that could say anything answers with what the grammar knows."""
     chat = Chat(Engine(UndecidedModel([])), tokenizer)
     grammar = compile_grammar(GrammarSpec(choice(["yes", "no"])), tokenizer)
-    list(chat.send("Well?", GREEDY, constraint=grammar.matcher()))
+    list(chat.send("Well?", Options(SamplingParams(0), constrain=grammar.matcher)))
     assert chat.last_turn is not None
     assert chat.last_turn.answer in ("yes", "no")
     assert chat.last_turn.finish_reason == "stop"

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from terminal import INTERRUPTIBLE, Terminal
+from pseudo_terminal import INTERRUPTIBLE, Terminal
 
 from gptoss_mlx.cli import run
 from gptoss_mlx.convert import convert

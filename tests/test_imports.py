@@ -44,6 +44,8 @@ RANKS: dict[str, int] = {
     "engine": 8,
     "chat": 9,
     "tune": 9,
+    "conversations": 9,
+    "terminal": 10,
     "cli": 11,
     "__main__": 12,
 }
@@ -51,11 +53,12 @@ RANKS: dict[str, int] = {
 DEMO_SCRIPTS = 10
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
-    "rich": ("cli",),
+    "prompt_toolkit": ("terminal",),
+    "rich": ("cli", "terminal"),
     "safetensors": ("convert", "demo", "tune", "weights"),
     "openai_harmony": ("demo", "harmony", "tokenizer"),
 }
-NO_MLX = ("config", "errors", "vocabulary", "tokenizer", "harmony", "cli", "chat")
+NO_MLX = ("config", "errors", "vocabulary", "tokenizer", "harmony", "cli", "chat", "conversations", "terminal", "tools")
 
 
 def _modules() -> Iterator[tuple[str, Path]]:

@@ -8,7 +8,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
-from terminal import Terminal
+from pseudo_terminal import Terminal
 
 from gptoss_mlx.cli.common import CLEAR_LINE, prefill_line
 

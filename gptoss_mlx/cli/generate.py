@@ -74,9 +74,10 @@ def generate(
     functions = _read_tools(tools)
     text = _prompt_text(prompt)
     chat = open_chat(name, reasoning, system, engine, functions)
+    from gptoss_mlx.chat import Options
 
     with prefill_line() as on_prefill:
-        for event in chat.send(text, params, on_prefill):
+        for event in chat.send(text, Options(params, on_prefill)):
             _show(event, as_json=as_json, show_reasoning=show_reasoning)
     turn = chat.last_turn
     assert turn is not None

@@ -69,7 +69,7 @@ class Tool(ABC):
             ToolError: it failed; its text is for the model, and says what to do otherwise.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most tools hold nothing)
         """Free what the tool holds. From any thread: a call that runs ends soon, in a ToolError."""
 
 
