@@ -88,7 +88,8 @@ class Chat:
     Args:
         engine: what completes prompts.
         tokenizer: the model's.
-        setup: what stands before the messages. Calls of its functions are the caller's to answer.
+        setup: what stands before the messages. Calls of its functions are the caller's to answer,
+            and so are those of the toolbox's client functions.
         speculation: as `Request` has it.
         toolbox: tools that are run here, described after those of the setup.
         max_rounds: turns in a row that may end in calls of the toolbox's tools.
@@ -151,6 +152,18 @@ class Chat:
         )
         self.messages.append(result)
         return result
+
+    @property
+    def open_calls(self) -> list[Message]:
+        """Calls that have no result yet."""
+        calls: list[Message] = []
+        for message in self.messages:
+            if message.is_tool_call:
+                calls.append(message)
+            elif message.role == "tool":
+                answered = next((c for c in calls if c.recipient == message.name), None)
+                calls = [call for call in calls if call is not answered]
+        return calls
 
     def reply(self, options: Options | None = None) -> Generator[Delta | Message]:
         """Stream the assistant's next turn: deltas, and each message when it is complete.
@@ -229,7 +242,8 @@ class Chat:
     def _is_callers(self, call: Message) -> bool:
         """Whether the call is of a function that only the caller has."""
         name = (call.recipient or "").removeprefix("functions.")
-        return any(function.name == name for function in self.setup.functions)
+        functions = (*self.setup.functions, *self.toolbox.client_functions)
+        return any(function.name == name for function in functions)
 
     def _drop_oldest(self, params: SamplingParams | None) -> int:
         """Leave out turns, if the context is full, until a quarter of it is free; how many."""

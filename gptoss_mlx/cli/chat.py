@@ -1,166 +1,300 @@
-"""`gptoss-mlx chat`: a conversation in the terminal, streamed."""
+"""`gptoss-mlx chat`: a conversation in the terminal, or one answer in a pipe."""
 
 from __future__ import annotations
 
-import importlib
-import re
+import json
 import sys
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from gptoss_mlx import demo
 from gptoss_mlx.cli.common import (
-    CLEAR_LINE,
     EngineOptions,
     debug_option,
     engine_options,
     model_option,
-    open_chat,
-    prefill_line,
-    printable,
+    open_engine,
+    open_view,
     reasoning_option,
     require_model,
     sampling_options,
-    stats_line,
-    styled,
     system_option,
 )
+from gptoss_mlx.cli.oneshot import answer_once, piped_text
 from gptoss_mlx.config import SamplingParams
-from gptoss_mlx.errors import GptOssError
+from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
     from gptoss_mlx.chat import Chat
-    from gptoss_mlx.harmony import Delta, Message
+    from gptoss_mlx.conversations import Conversation, ConversationStore
+    from gptoss_mlx.engine import Engine
+    from gptoss_mlx.harmony import Effort
+    from gptoss_mlx.sequence import Constraint
+    from gptoss_mlx.terminal.session import Session
+    from gptoss_mlx.terminal.view import Filter, View
+    from gptoss_mlx.tokenizer import Tokenizer
+    from gptoss_mlx.tools import Toolbox
 
 __all__ = ["chat"]
 
-_LEAVE = ("/bye", "/exit", "/quit")
-_COMMAND = re.compile(r"/[a-z]+")
-_MAX_ROUNDS = 4  # of calls to tools that are not there
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """The options of the command."""
+
+    prompt: str | None
+    model: str | None
+    reasoning: Effort
+    system: str | None
+    tools: tuple[str, ...]
+    yes: bool
+    root: Path
+    unsafe_python: bool
+    schema: Path | None
+    as_json: bool
+    continued: bool
+    resume: str | None
+    lists: bool
+    private: bool
+    params: SamplingParams
+    engine: EngineOptions
+    show_reasoning: bool
+    stats: bool
+    is_effort_given: bool
+
+    @property
+    def takes_up(self) -> str | None:
+        """The conversation to go on with."""
+        return self.resume or ("last" if self.continued else None)
+
+
+@dataclass(frozen=True)
+class _Doors:
+    """Opens models and tools as the options of the command say."""
+
+    engine: EngineOptions
+    root: Path
+    unsafe_python: bool
+    max_output: int
+
+    def open_model(self, name: str) -> tuple[Engine, Tokenizer]:
+        return open_engine(name, self.engine)
+
+    def open_tools(self, names: Sequence[str]) -> Toolbox:
+        from gptoss_mlx.tools.opening import ToolOptions, open_tools
+
+        return open_tools(names, ToolOptions(self.root, not self.unsafe_python, self.max_output))
 
 
 @click.command()
+@click.argument("prompt", required=False)
 @model_option
 @reasoning_option
 @system_option
+@click.option(
+    "-t",
+    "--tools",
+    multiple=True,
+    metavar="NAMES",
+    help="What the model may call: python, browser, browser:exa, browser:you, browser:folder:DIR, "
+    "apply_patch, FILE.py or FILE.json of functions, FILE.json of MCP servers.",
+)
+@click.option("--yes", is_flag=True, help="Run tools without asking.")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    help="The folder whose files apply_patch may change; by default the current one.",
+)
+@click.option("--unsafe-python", is_flag=True, help="Run Python without a sandbox.")
+@click.option("--schema", type=_FILE, help="A JSON schema that answers must follow.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the answer.")
+@click.option("-c", "--continue", "continued", is_flag=True, help="Go on with the last one.")
+@click.option("--resume", metavar="ID", help="Go on with this conversation.")
+@click.option("--list", "lists", is_flag=True, help="List the conversations, and leave.")
+@click.option("--private", is_flag=True, help="Keep nothing on disk.")
 @sampling_options
 @engine_options
 @click.option("--show-reasoning", is_flag=True, help="Show the chain of thought, dimmed.")
-@click.option("--stats", is_flag=True, help="Show token counts and speed after each answer.")
+@click.option("--stats", is_flag=True, help="Show token counts and speed after an answer.")
 @debug_option
-def chat(
-    model: str | None,
-    reasoning: str,
-    system: str | None,
-    params: SamplingParams,
-    engine: EngineOptions,
-    show_reasoning: bool,
-    stats: bool,
-) -> None:
-    """Talk to a model. Ctrl-C stops an answer; /bye or Ctrl-D leaves."""
-    name = require_model(model)
-    _note(f"Loading {name} ...")
-    conversation = open_chat(name, reasoning, system, engine)
-    if name == "demo":
-        _note(demo.DESCRIPTION)
-    _note("Type a message. Ctrl-C stops an answer, /bye or Ctrl-D leaves.")
-    for text in _inputs():
-        _answer(conversation, text, params, show_reasoning=show_reasoning, stats=stats)
+@click.pass_context
+def chat(context: click.Context, /, **options: Any) -> None:
+    """Talk to a model; with a PROMPT, or in a pipe, ask it one thing.
 
+    \b
+    gptoss-mlx chat --model demo
+    git diff | gptoss-mlx chat --model PATH "Review this."
+    gptoss-mlx chat --model PATH -t python,browser "How old is the oldest tree?"
+    """
+    source = context.get_parameter_source("reasoning")
+    is_given = source is not click.core.ParameterSource.DEFAULT
+    choices = _Choices(**options, is_effort_given=is_given)
+    from gptoss_mlx.conversations import ConversationStore
 
-def _inputs() -> Iterator[str]:
-    """What the user types, a line at a time, until the end; Ctrl-C clears the line."""
-    if sys.stdin is None:  # closed: there is nobody to talk to
+    store = None if choices.private else ConversationStore()
+    if choices.lists:
+        _list(store or ConversationStore())
         return
-    interactive = sys.stdin.isatty()
-    if interactive:
-        with suppress(ImportError):
-            importlib.import_module("readline")  # gives input() line editing and a history
-    while True:
-        try:
-            line = input(">>> " if interactive else "")
-        except EOFError:
-            if interactive:
-                click.echo()
-            return
-        except KeyboardInterrupt:
-            click.echo()
-            continue
-        if line.strip().lower() in _LEAVE:
-            return
-        if interactive and _COMMAND.fullmatch(line.strip()):
-            _note(f"{line.strip()} is no command; /bye leaves")
-        elif line.strip():
-            yield line
-
-
-def _answer(
-    conversation: Chat, text: str, params: SamplingParams, *, show_reasoning: bool, stats: bool
-) -> None:
-    """One turn; Ctrl-C ends it, an error ends only this answer."""
-    marks = styled(sys.stdout) and not show_reasoning
+    earlier = _earlier(store, choices.takes_up)
+    model = require_model(choices.model or (earlier.model if earlier else choices.model))
+    is_interactive = choices.prompt is None and sys.stdin is not None and sys.stdin.isatty()
+    text = "" if is_interactive else piped_text(choices.prompt)
+    view = open_view(shows_reasoning=choices.show_reasoning)
+    if is_interactive or not text:
+        view.note(f"Loading {model} ...")
+    session = _open_session(choices, model, earlier, store, view, asks=is_interactive)
     try:
-        with prefill_line(_mark if marks else None) as on_prefill:
-            events = conversation.send(text, params, on_prefill)
-            for _ in range(_MAX_ROUNDS):
-                with closing(events):
-                    _show(events, marked=marks and _mark(), show_reasoning=show_reasoning)
-                if not _goes_on(conversation, stats=stats):
-                    return
-                events = conversation.reply(params, on_prefill)
-    except KeyboardInterrupt:
-        click.echo("\n(stopped)")
-    except GptOssError as error:
-        click.echo(f"Error: {error}", err=True)
-
-
-def _goes_on(conversation: Chat, *, stats: bool) -> bool:
-    """After a turn: what there is to say about it, and whether calls of tools were answered."""
-    turn = conversation.last_turn
-    assert turn is not None, "a stream that ended has a turn"
-    if turn.finish_reason == "length":
-        _note("(cut off: the token limit was reached)")
-    if stats:
-        _note(stats_line(turn))
-    if turn.finish_reason != "tool_calls":
-        return False
-    for call in turn.tool_calls:
-        _note(f"(called {call.recipient}, which is not there)")
-        conversation.add_tool_result(call, f"Error: there is no tool {call.recipient}.")
-    return True
-
-
-def _show(events: Iterator[Delta | Message], *, marked: bool, show_reasoning: bool) -> None:
-    """Print a turn as it comes; where reasoning is hidden, a mark stands in for it."""
-    from gptoss_mlx.harmony import Delta
-
-    for event in events:
-        if not (event.is_shown or (event.is_reasoning and show_reasoning)):
-            continue
-        if marked:
-            marked = _unmark()
-        if not isinstance(event, Delta):
-            click.echo()
-        elif event.is_reasoning and styled(sys.stdout):
-            click.secho(printable(event.text), nl=False, dim=True)
+        if text:
+            _answer_once(session, text, choices)
         else:
-            click.echo(printable(event.text), nl=False)
-    if marked:
-        _unmark()
+            _converse(session, reads=is_interactive)
+    finally:
+        session.chat.toolbox.close()
+        session.chat.engine.close()
 
 
-def _mark() -> bool:
-    click.secho("thinking ...", nl=False, dim=True)
-    return True
+def _list(store: ConversationStore) -> None:
+    for summary in store.list():
+        click.echo(f"{summary.id}  {summary.turns:>3} turns  {summary.title}")
 
 
-def _unmark() -> bool:
-    click.echo(CLEAR_LINE, nl=False)
-    return False
+def _earlier(store: ConversationStore | None, name: str | None) -> Conversation | None:
+    if name is None:
+        return None
+    if store is None:
+        raise UsageError("--private keeps no conversations to go on with: leave it out")
+    return store.load(name)
 
 
-def _note(text: str) -> None:
-    click.secho(text, err=True, dim=styled(sys.stderr) or None)
+def _open_session(
+    choices: _Choices,
+    model: str,
+    earlier: Conversation | None,
+    store: ConversationStore | None,
+    view: View,
+    *,
+    asks: bool,
+) -> Session:
+    """Load everything, cheapest first."""
+    from gptoss_mlx.chat import Chat, Options
+    from gptoss_mlx.terminal.approval import Approval
+    from gptoss_mlx.terminal.session import Session
+    from gptoss_mlx.tools.toolbox import MAX_OUTPUT
+
+    schema = _read_schema(choices.schema)
+    doors = _Doors(choices.engine, choices.root, choices.unsafe_python, MAX_OUTPUT)
+    toolbox = doors.open_tools(choices.tools)
+    engine, tokenizer = doors.open_model(model)
+    conversation = _conversation(choices, model, earlier)
+    chat = Chat(
+        engine,
+        tokenizer,
+        conversation.setup,
+        choices.engine.speculation,
+        toolbox=toolbox,
+        drops_oldest=asks,
+    )
+    options = Options(
+        choices.params,
+        view.on_prefill,
+        constrain=_constrain(chat, schema),
+        approve=Approval(view, input if asks else None, allows_all=choices.yes),
+    )
+    view.make_filter = _make_filter(chat)
+    return Session(chat, conversation, store, view, options, doors)
+
+
+def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -> Conversation:
+    """The conversation to go on with, or a new one; options that were given count for both."""
+    from gptoss_mlx.conversations import Conversation
+    from gptoss_mlx.harmony import Setup
+
+    if earlier is None:
+        setup = Setup(choices.reasoning, choices.system, date=date.today().isoformat())
+        return Conversation.begin(model, setup)
+    setup = earlier.setup
+    if choices.is_effort_given:
+        setup = replace(setup, reasoning=choices.reasoning)
+    if choices.system is not None:
+        setup = replace(setup, instructions=choices.system)
+    earlier.setup, earlier.model = setup, model
+    return earlier
+
+
+def _answer_once(session: Session, text: str, choices: _Choices) -> None:
+    approve = session.options.approve
+    try:
+        answer_once(
+            session.chat,
+            text,
+            session.options,
+            session.view,
+            model=session.conversation.model,
+            as_json=choices.as_json,
+            stats=choices.stats,
+        )
+    finally:
+        session.save()
+    if getattr(approve, "refused", 0):
+        session.view.note("Note: calls of tools were refused, as nobody was asked: --yes runs them")
+
+
+def _converse(session: Session, *, reads: bool) -> None:
+    """Until the user leaves; at once where there is nobody."""
+    if session.conversation.model == "demo":
+        session.view.note(demo.DESCRIPTION)
+    session.view.note("Type a message. /help lists the commands, /bye or Ctrl-D leaves.")
+    if not reads:
+        return
+    from gptoss_mlx.terminal.commands import COMMANDS
+    from gptoss_mlx.terminal.prompt import Prompt
+
+    values = {name: command.values for name, command in COMMANDS.items()}
+    history = session.store.folder.parent / "history" if session.store else None
+    session.run(Prompt(values, history, session.status))
+
+
+def _read_schema(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        schema: object = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} holds no JSON schema: {error}") from None
+    if not isinstance(schema, dict):
+        raise UsageError(f"{path} holds no JSON schema: it must be a JSON object")
+    return cast("dict[str, Any]", schema)
+
+
+def _constrain(chat: Chat, schema: dict[str, Any] | None) -> Callable[[], Constraint] | None:
+    """Makes matchers of the schema, over whatever tools there are then."""
+    if schema is None:
+        return None
+    from gptoss_mlx.grammar import GrammarSpec, Tool, compile_grammar, json_schema
+
+    answer = json_schema(schema)
+
+    def constrain() -> Constraint:
+        client = [f"functions.{function.name}" for function in chat.toolbox.client_functions]
+        names = [r for tool in chat.toolbox.tools for r in tool.recipients] + client
+        spec = GrammarSpec(answer, tuple(Tool(name) for name in names), preambles=False)
+        return compile_grammar(spec, chat.tokenizer).matcher()
+
+    constrain()  # a schema that cannot be used is refused before anything is asked
+    return constrain
+
+
+def _make_filter(chat: Chat) -> Callable[[], Filter] | None:
+    """Citations of the browser's pages become links."""
+    from gptoss_mlx.tools.browser import BrowserTool, CitationFilter
+
+    browser = next((t for t in chat.toolbox.tools if isinstance(t, BrowserTool)), None)
+    return None if browser is None else lambda: CitationFilter(browser.source)

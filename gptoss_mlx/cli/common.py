@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,23 +17,22 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
-    from gptoss_mlx.chat import Chat, Turn
-    from gptoss_mlx.generation import OnPrefill
-    from gptoss_mlx.harmony import Effort, FunctionTool
+    from gptoss_mlx.chat import Turn
+    from gptoss_mlx.engine import Engine
     from gptoss_mlx.memory import EmbeddingPlace
     from gptoss_mlx.segment import KVBits
     from gptoss_mlx.sequence import SpeculationMode
+    from gptoss_mlx.terminal.view import View
+    from gptoss_mlx.tokenizer import Tokenizer
 
 __all__ = [
-    "CLEAR_LINE",
     "EngineOptions",
     "debug_option",
     "debugging",
     "engine_options",
     "model_option",
-    "open_chat",
-    "prefill_line",
-    "printable",
+    "open_engine",
+    "open_view",
     "reasoning_option",
     "require_model",
     "sampling_options",
@@ -44,9 +41,7 @@ __all__ = [
     "system_option",
 ]
 
-CLEAR_LINE = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 _DEBUG_VARIABLE = "GPTOSS_MLX_DEBUG"
-_LONG_PROMPT = 256  # tokens; shorter ones are mostly read before anybody wonders
 
 
 def _set_debug(_: click.Context, __: click.Parameter, value: bool) -> None:
@@ -205,51 +200,37 @@ def require_model(name: str | None) -> str:
     )
 
 
-def open_chat(
-    name: str,
-    reasoning: str,
-    system: str | None,
-    options: EngineOptions,
-    functions: tuple[FunctionTool, ...] = (),
-) -> Chat:
-    """Load a model and its tokenizer, and start a conversation with it."""
-    from gptoss_mlx.chat import Chat
+def open_engine(name: str, options: EngineOptions) -> tuple[Engine, Tokenizer]:
+    """Load a model and its tokenizer."""
     from gptoss_mlx.engine import Engine
-    from gptoss_mlx.harmony import Setup
     from gptoss_mlx.memory import Use
     from gptoss_mlx.models import resolve
     from gptoss_mlx.tokenizer import load_tokenizer
 
     folder = resolve(name)
-    setup = Setup(cast("Effort", reasoning), system, functions, date.today().isoformat())
     use = Use(options.context, embedding=options.embedding, kv_bits=options.kv_bits)
     engine = Engine.load(folder, use, prompt_cache=options.prompt_cache)
-    return Chat(engine, load_tokenizer(folder), setup, options.speculation)
+    return engine, load_tokenizer(folder)
 
 
-@contextmanager
-def prefill_line(after: Callable[[], object] | None = None) -> Generator[OnPrefill, None, None]:
-    """How much of a long prompt was read, in a line that vanishes; only where stderr is a terminal.
+def open_view(*, shows_reasoning: bool) -> View:
+    """What shows answers on stdout, and all else on stderr; plain where there is no terminal."""
+    from rich.console import Console
 
-    `after` puts back what stood in the line before. Whatever ends the context clears the line.
-    """
-    shown = False
+    from gptoss_mlx.terminal.view import View
 
-    def on_prefill(done: int, total: int) -> None:
-        nonlocal shown
-        if total < _LONG_PROMPT or not styled(sys.stderr):
-            return
-        shown = done < total
-        text = f"Reading the prompt: {done:,} of {total:,} tokens" if shown else ""
-        click.secho(CLEAR_LINE + text, nl=False, err=True, dim=True)
-        if not shown and after is not None:
-            after()
-
-    try:
-        yield on_prefill
-    finally:
-        if shown:
-            click.echo(CLEAR_LINE, nl=False, err=True)
+    out, err = (
+        Console(
+            file=stream,
+            force_terminal=styled(stream),
+            no_color="NO_COLOR" in os.environ,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+        for stream in (sys.stdout, sys.stderr)
+    )
+    return View(out, err, shows_reasoning=shows_reasoning)
 
 
 def stats_line(turn: Turn) -> str:
@@ -272,8 +253,3 @@ def styled(stream: TextIO) -> bool:
     """Whether colours and redrawing are welcome: on a terminal that knows them."""
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") in ("", "dumb")
     return stream.isatty() and not plain
-
-
-def printable(text: str) -> str:
-    """The text without control characters, with which a model could steer the terminal."""
-    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))

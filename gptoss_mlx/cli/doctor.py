@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptoss_mlx.cli.common import CLEAR_LINE, debug_option, styled
+from gptoss_mlx.cli.common import debug_option, styled
 
 if TYPE_CHECKING:
     from gptoss_mlx.kernels.choice import Trial

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,22 +14,19 @@ from gptoss_mlx.cli.common import (
     debug_option,
     engine_options,
     model_option,
-    open_chat,
-    prefill_line,
-    printable,
+    open_engine,
+    open_view,
     reasoning_option,
     require_model,
     sampling_options,
-    stats_line,
-    styled,
     system_option,
 )
+from gptoss_mlx.cli.oneshot import answer_once, piped_text
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
-    from gptoss_mlx.chat import Turn
-    from gptoss_mlx.harmony import Delta, FunctionTool, Message
+    from gptoss_mlx.harmony import Effort, FunctionTool
 
 __all__ = ["generate"]
 
@@ -53,7 +50,7 @@ __all__ = ["generate"]
 def generate(
     prompt: str | None,
     model: str | None,
-    reasoning: str,
+    reasoning: Effort,
     system: str | None,
     params: SamplingParams,
     engine: EngineOptions,
@@ -72,43 +69,18 @@ def generate(
     """
     name = require_model(model)
     functions = _read_tools(tools)
-    text = _prompt_text(prompt)
-    chat = open_chat(name, reasoning, system, engine, functions)
-    from gptoss_mlx.chat import Options
-
-    with prefill_line() as on_prefill:
-        for event in chat.send(text, Options(params, on_prefill)):
-            _show(event, as_json=as_json, show_reasoning=show_reasoning)
-    turn = chat.last_turn
-    assert turn is not None
-    if as_json:
-        click.echo(json.dumps(_as_dict(name, turn), ensure_ascii=False))
-    else:
-        _finish_text(turn)
-    if stats:
-        click.echo(stats_line(turn), err=True)
-
-
-def _show(event: Delta | Message, *, as_json: bool, show_reasoning: bool) -> None:
-    from gptoss_mlx.harmony import Delta
-
-    if not isinstance(event, Delta):
-        if event.is_reasoning and show_reasoning:
-            click.echo(err=True)
-    elif as_json:
-        return
-    elif event.is_shown:
-        click.echo(_safe(event.text), nl=False)
-    elif event.is_reasoning and show_reasoning:
-        click.secho(_safe(event.text), nl=False, err=True, dim=styled(sys.stderr) or None)
-
-
-def _prompt_text(prompt: str | None) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
-    text = "\n\n".join(part for part in (prompt, piped) if part)
-    if not text.strip():
+    text = piped_text(prompt)
+    if not text:
         raise UsageError("no prompt: give one as an argument or on standard input")
-    return text
+    from gptoss_mlx.chat import Chat, Options
+    from gptoss_mlx.harmony import Setup
+
+    setup = Setup(reasoning, system, functions, date.today().isoformat())
+    model_engine, tokenizer = open_engine(name, engine)
+    view = open_view(shows_reasoning=show_reasoning)
+    chat = Chat(model_engine, tokenizer, setup, engine.speculation)
+    options = Options(params, view.on_prefill)
+    answer_once(chat, text, options, view, model=name, as_json=as_json, stats=stats)
 
 
 def _read_tools(path: Path | None) -> tuple[FunctionTool, ...]:
@@ -145,33 +117,3 @@ def _function(entry: Any) -> FunctionTool:
     if not isinstance(description, str) or not isinstance(parameters, (dict, type(None))):
         raise TypeError(f"{name}: the description must be a text, the parameters a JSON schema")
     return FunctionTool(name, description, cast("dict[str, Any] | None", parameters))
-
-
-def _finish_text(turn: Turn) -> None:
-    for call in turn.tool_calls:
-        click.echo(_safe(f"{call.recipient}({call.content})"), nl=False)
-    click.echo()
-    if turn.finish_reason == "length":
-        click.echo("Cut off: the limit was reached (--max-tokens, or the context).", err=True)
-
-
-def _as_dict(model: str, turn: Turn) -> dict[str, Any]:
-    stats = turn.stats
-    return {
-        "model": model,
-        "reasoning": turn.reasoning,
-        "content": turn.answer,
-        "tool_calls": [{"name": c.recipient, "arguments": c.content} for c in turn.tool_calls],
-        "finish_reason": turn.finish_reason,
-        "usage": {
-            "prompt_tokens": stats.prompt_tokens,
-            "cached_tokens": stats.cached_tokens,
-            "completion_tokens": stats.completion_tokens,
-            "prefill_seconds": round(stats.prefill_seconds, 3),
-            "decode_seconds": round(stats.decode_seconds, 3),
-        },
-    }
-
-
-def _safe(text: str) -> str:
-    return printable(text) if sys.stdout.isatty() else text

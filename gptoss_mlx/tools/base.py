@@ -39,11 +39,14 @@ class Tool(ABC):
     `name` is what `--tools` calls it. A builtin is described to the model by harmony itself, in the
     system message; functions and instructions go into the developer message. `recipients` are the
     exact names of its calls, as `python`, `browser.search` or `functions.apply_patch`.
+    `client_functions` are described to the model as well, but are not run here: who holds the
+    conversation answers their calls.
     """
 
     name: ClassVar[str]
     builtin: Builtin | None = None
     functions: Sequence[FunctionTool] = ()
+    client_functions: Sequence[FunctionTool] = ()
     instructions: str = ""
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gptoss_mlx.errors import ToolError, UsageError
-from gptoss_mlx.harmony import Setup
+from gptoss_mlx.harmony import FunctionTool, Setup
 from gptoss_mlx.tools.base import Preview, Tool
 
 __all__ = ["MAX_OUTPUT", "Toolbox"]
@@ -58,7 +58,7 @@ class Toolbox:
     def extend(self, setup: Setup) -> Setup:
         """The setup, with these tools described in it."""
         builtins = tuple(tool.builtin for tool in self.tools if tool.builtin)
-        functions = tuple(function for tool in self.tools for function in tool.functions)
+        functions = [f for tool in self.tools for f in (*tool.functions, *tool.client_functions)]
         parts = (setup.instructions, *(tool.instructions for tool in self.tools))
         return replace(
             setup,
@@ -67,13 +67,18 @@ class Toolbox:
             instructions="\n\n".join(part for part in parts if part) or None,
         )
 
+    @property
+    def client_functions(self) -> tuple[FunctionTool, ...]:
+        """What is described to the model, and not run here."""
+        return tuple(function for tool in self.tools for function in tool.client_functions)
+
     def resolve(self, recipient: str) -> str | None:
         """The name of the tool's that a call means, or None.
 
         Models put `functions.` before builtin tools, or leave it away before functions.
         """
         bare = recipient.strip().removeprefix("functions.")
-        names = (recipient, bare, f"functions.{bare}", f"{bare}.{bare}")
+        names = (recipient, bare, f"functions.{bare}")
         return next((name for name in names if name in self._owners), None)
 
     def preview(self, recipient: str, content: str) -> Preview:

@@ -74,5 +74,9 @@ SETUPS: dict[str, Setup] = {
     "dated": Setup(date="2026-11-21"),
     "instructed": Setup(instructions="Speak like <|start|>a pirate 🏴‍☠️.\n\n# Tools\n"),
     "tools": Setup(functions=(WEATHER, PING)),
-    "everything": Setup("high", "Be brief.", (PING, WEATHER), "2026-01-02"),
+    "python": Setup(builtins=("python",)),
+    "browser and a function": Setup(functions=(PING,), builtins=("browser",)),
+    "everything": Setup(
+        "high", "Be brief.", (PING, WEATHER), "2026-01-02", builtins=("browser", "python")
+    ),
 }

@@ -169,6 +169,11 @@ def openai_render(
     """The same prompt by openai-harmony alone."""
     system = oh.SystemContent.new()
     system = system.with_reasoning_effort(oh.ReasoningEffort(setup.reasoning.capitalize()))
+    if setup.builtins:
+        configs = oh.ToolNamespaceConfig
+        system = system.model_copy(
+            update={"tools": {name: getattr(configs, name)() for name in setup.builtins}}
+        )
     if setup.date is not None:
         system = system.with_conversation_start_date(setup.date)
     contents: list[oh.Message] = [oh.Message.from_role_and_content(oh.Role.SYSTEM, system)]
