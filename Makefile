@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: chat test soak kernels parity lint bench clean
+.PHONY: chat test soak fuzz kernels parity lint bench clean
 
 chat: .venv/installed  ## talk to the embedded demo model
 	$(BIN)/gptoss-mlx chat --model demo
@@ -13,6 +13,9 @@ test: .venv/test  ## the tests that need neither torch nor the network
 
 soak: .venv/test  ## 500 requests against an engine that fails at random: a few minutes
 	$(BIN)/python -m pytest -q -s tests/soak.py
+
+fuzz: .venv/test  ## 200,000 random completions through the harmony parser: a minute
+	GPTOSS_MLX_FUZZ=200000 $(BIN)/python -m pytest -q tests/harmony/test_fuzz.py
 
 kernels: .venv/test  ## the Metal kernels at full size, on the CPU: an hour or two, and a table
 	$(BIN)/python -m pytest -q -s tests/metal/full_size.py

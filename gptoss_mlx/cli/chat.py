@@ -292,9 +292,16 @@ def _constrain(chat: Chat, schema: dict[str, Any] | None) -> Callable[[], Constr
     return constrain
 
 
-def _make_filter(chat: Chat) -> Callable[[], Filter] | None:
-    """Citations of the browser's pages become links."""
-    from gptoss_mlx.tools.browser import BrowserTool, CitationFilter
+def _make_filter(chat: Chat) -> Callable[[], Filter | None]:
+    """Citations of the browser's pages become links, while there is a browser."""
 
-    browser = next((t for t in chat.toolbox.tools if isinstance(t, BrowserTool)), None)
-    return None if browser is None else lambda: CitationFilter(browser.source)
+    def make() -> Filter | None:
+        browser = next((tool for tool in chat.toolbox.tools if tool.name == "browser"), None)
+        if browser is None:
+            return None
+        from gptoss_mlx.tools.browser import BrowserTool, CitationFilter
+
+        assert isinstance(browser, BrowserTool)
+        return CitationFilter(browser.source)
+
+    return make

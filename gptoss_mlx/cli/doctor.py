@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "doctor"]
 
+_CLEAR_LINE = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 _TABLE_WIDTH = 100
 _PACKAGES = ("gptoss-mlx", "mlx", "mlx-lm")
 
@@ -109,7 +110,7 @@ def _progress(kernel: str | None) -> None:
     """Which kernel is being tried, in a line that vanishes; only where stderr is a terminal."""
     if styled(sys.stderr):
         text = f"Trying {kernel} ..." if kernel else ""
-        click.secho(CLEAR_LINE + text, nl=False, err=True, dim=True)
+        click.secho(_CLEAR_LINE + text, nl=False, err=True, dim=True)
 
 
 def _show(finding: Finding) -> None:

@@ -141,8 +141,7 @@ def _load(session: Session, name: str) -> None:
     else:
         raise UsageError(f"there is no file {name}")
     session.begin(conversation)
-    turns = sum(message.role == "user" for message in conversation.messages)
-    session.view.note(f"{conversation.title} ({turns} turns)")
+    session.view.note(f"{conversation.title} ({conversation.turns} turns)")
 
 
 def _list(session: Session) -> None:

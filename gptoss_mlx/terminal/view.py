@@ -42,6 +42,10 @@ class Filter(Protocol):
         ...
 
 
+def _no_filter() -> None:
+    """Text stays as it is."""
+
+
 class View:
     """Shows events; one for a session.
 
@@ -49,7 +53,7 @@ class View:
         out: for answers.
         err: for all else.
         shows_reasoning: print the chain of thought, too, dimmed.
-        make_filter: makes, for each answer, what rewrites its text.
+        make_filter: makes, for each answer, what rewrites its text, if anything does.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class View:
         err: Console,
         *,
         shows_reasoning: bool = False,
-        make_filter: Callable[[], Filter] | None = None,
+        make_filter: Callable[[], Filter | None] = _no_filter,
     ) -> None:
         self.out, self.err = out, err
         self.shows_reasoning = shows_reasoning
@@ -126,7 +130,7 @@ class View:
             self._close()
             self._answer = MarkdownStream(self.out)
             self._answer.__enter__()
-            self._filter = self.make_filter() if self.make_filter else None
+            self._filter = self.make_filter()
         self._answer.push(self._filter.push(text) if self._filter else text)
 
     def _think(self, text: str) -> None:
