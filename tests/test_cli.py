@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pseudo_terminal import INTERRUPTIBLE, Terminal
+from pseudo_terminal import INTERRUPTIBLE
 
 from gptoss_mlx.cli import run
 from gptoss_mlx.convert import convert
@@ -257,39 +257,6 @@ def test_reasoning_is_hidden_unless_asked_for() -> None:
     assert hidden.stderr == ""
     assert "prompt tokens" in shown.stderr
     assert len(shown.stderr.splitlines()[0]) > 0
-
-
-def test_chat_without_input() -> None:
-    """`chat </dev/null` says what the model is and ends well."""
-    result = command("chat", "--model", "demo")
-    assert result.returncode == 0
-    assert "tiny demo model" in result.stderr
-
-
-def test_chat_over_a_pipe_remembers() -> None:
-    """Lines on a pipe are turns of one conversation; blank ones are passed over."""
-    lines = "My name is Alice.\n\nWhat is my name?\n/bye\nnever read\n"
-    result = command("chat", "--model", "demo", "--temperature", "0", stdin=lines)
-    assert result.returncode == 0, result.stderr
-    assert "Alice" in result.stdout.splitlines()[-1]
-    assert len(result.stdout.splitlines()) == 2
-
-
-def test_ctrl_c_stops_the_answer_not_the_program(babbler: Path) -> None:
-    """Ctrl-C in mid-answer gives the prompt back; at the prompt it clears the line."""
-    terminal = Terminal("chat", "--model", str(babbler), "--show-reasoning", "--seed", "1")
-    terminal.wait_for(">>> ")
-    terminal.type("Talk\r")
-    terminal.wait_for("\n")
-    time.sleep(2)
-    terminal.type("\x03")
-    terminal.wait_for("(stopped)")
-    terminal.wait_for(">>> ")
-    time.sleep(1)  # a Ctrl-C in the instant in which readline starts up waits for the next key
-    terminal.type("half a line\x03")
-    terminal.wait_for(">>> ")
-    terminal.type("/bye\r")
-    assert terminal.exit_code() == 0
 
 
 def test_ctrl_c_ends_generate(babbler: Path) -> None:

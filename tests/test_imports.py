@@ -58,7 +58,18 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "safetensors": ("convert", "demo", "tune", "weights"),
     "openai_harmony": ("demo", "harmony", "tokenizer"),
 }
-NO_MLX = ("config", "errors", "vocabulary", "tokenizer", "harmony", "cli", "chat", "conversations", "terminal", "tools")
+NO_MLX = (
+    "config",
+    "errors",
+    "vocabulary",
+    "tokenizer",
+    "harmony",
+    "cli",
+    "chat",
+    "conversations",
+    "terminal",
+    "tools",
+)
 
 
 def _modules() -> Iterator[tuple[str, Path]]:

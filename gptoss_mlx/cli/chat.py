@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -148,17 +150,43 @@ def chat(context: click.Context, /, **options: Any) -> None:
     is_interactive = choices.prompt is None and sys.stdin is not None and sys.stdin.isatty()
     text = "" if is_interactive else piped_text(choices.prompt)
     view = open_view(shows_reasoning=choices.show_reasoning)
-    if is_interactive or not text:
+    if is_interactive:
+        view = _all_on_the_terminal(view)
+    if not text:
         view.note(f"Loading {model} ...")
-    session = _open_session(choices, model, earlier, store, view, asks=is_interactive)
+    session = _open_session(choices, model, earlier, store, view, is_interactive=is_interactive)
+    with _ended_well_when_told():
+        try:
+            if text:
+                _answer_once(session, text, choices)
+            else:
+                _converse(session, reads=is_interactive)
+        finally:
+            session.close()
+
+
+def _all_on_the_terminal(view: View) -> View:
+    """Where only stdout is a terminal, what would go to stderr must be seen as well."""
+    if sys.stderr.isatty() or not sys.stdout.isatty():
+        return view
+    from gptoss_mlx.terminal.view import View
+
+    return View(view.out, view.out, shows_reasoning=view.shows_reasoning)
+
+
+@contextmanager
+def _ended_well_when_told() -> Generator[None]:
+    """A window that is closed, or `kill`, leaves what was said on disk, and no tools behind."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {n: signal.signal(n, leave) for n in (signal.SIGHUP, signal.SIGTERM)}
     try:
-        if text:
-            _answer_once(session, text, choices)
-        else:
-            _converse(session, reads=is_interactive)
+        yield
     finally:
-        session.chat.toolbox.close()
-        session.chat.engine.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _list(store: ConversationStore) -> None:
@@ -181,7 +209,7 @@ def _open_session(
     store: ConversationStore | None,
     view: View,
     *,
-    asks: bool,
+    is_interactive: bool,
 ) -> Session:
     """Load everything, cheapest first."""
     from gptoss_mlx.chat import Chat, Options
@@ -200,16 +228,25 @@ def _open_session(
         conversation.setup,
         choices.engine.speculation,
         toolbox=toolbox,
-        drops_oldest=asks,
+        drops_oldest=is_interactive,
     )
     options = Options(
         choices.params,
         view.on_prefill,
         constrain=_constrain(chat, schema),
-        approve=Approval(view, input if asks else None, allows_all=choices.yes),
+        approve=Approval(view, _asker(view), allows_all=choices.yes),
     )
     view.make_filter = _make_filter(chat)
     return Session(chat, conversation, store, view, options, doors)
+
+
+def _asker(view: View) -> Callable[[str], str] | None:
+    """Who is asked before tools run; None: there is nobody who sees the question and can reply."""
+    if sys.stdin is None or not (sys.stdin.isatty() and view.err.file.isatty()):
+        return None
+    from gptoss_mlx.terminal.prompt import ask
+
+    return ask
 
 
 def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -> Conversation:
@@ -242,7 +279,7 @@ def _answer_once(session: Session, text: str, choices: _Choices) -> None:
             stats=choices.stats,
         )
     finally:
-        session.save()
+        session.keep()
     if getattr(approve, "refused", 0):
         session.view.note("Note: calls of tools were refused, as nobody was asked: --yes runs them")
 
@@ -251,15 +288,19 @@ def _converse(session: Session, *, reads: bool) -> None:
     """Until the user leaves; at once where there is nobody."""
     if session.conversation.model == "demo":
         session.view.note(demo.DESCRIPTION)
-    session.view.note("Type a message. /help lists the commands, /bye or Ctrl-D leaves.")
     if not reads:
         return
+    session.view.note("Type a message. /help lists the commands, /bye or Ctrl-D leaves.")
+    if session.conversation.messages:
+        session.recall()
+    session.view.gap()
     from gptoss_mlx.terminal.commands import COMMANDS
-    from gptoss_mlx.terminal.prompt import Prompt
+    from gptoss_mlx.terminal.prompt import Prompt, unechoed
 
     values = {name: command.values for name, command in COMMANDS.items()}
     history = session.store.folder.parent / "history" if session.store else None
-    session.run(Prompt(values, history, session.status))
+    with unechoed():
+        session.run(Prompt(values, history, session.status))
 
 
 def _read_schema(path: Path | None) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ __all__ = ["answer_once", "piped_text"]
 
 
 def piped_text(prompt: str | None) -> str:
-    """The prompt and what standard input holds, if that is not a terminal; either may be missing."""
+    """The prompt, and what comes on a standard input that is no terminal; empty if neither is."""
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
     return "\n\n".join(part for part in (prompt, piped) if part and part.strip())
 
@@ -37,6 +37,8 @@ def answer_once(
     for recipient, content in calls if not as_json else ():
         line = f"{recipient}({content})"
         click.echo(printable(line) if sys.stdout.isatty() else line)
+    if turns[-1].finish_reason == "stop" and not turns[-1].answer.strip() and not as_json:
+        view.note("The model ended without an answer.")
     if turns[-1].finish_reason == "length" and not as_json:
         view.note("Cut off: the limit was reached (--max-tokens, or the context).")
     if stats:

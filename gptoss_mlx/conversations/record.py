@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from gptoss_mlx.errors import DiskError, UsageError
-from gptoss_mlx.harmony import Effort, Message, Setup
+from gptoss_mlx.harmony import ROLES, Effort, Message, Setup
 
 __all__ = [
     "Conversation",
@@ -132,6 +132,8 @@ def _unpacked(packed: dict[str, Any]) -> Message:
     ids = _take(packed, "ids", str) if "ids" in packed else None
     if ids is not None and not re.fullmatch(r"[0-9]{1,6}(?: [0-9]{1,6})*|", ids):
         raise ValueError("'ids' are not token ids")
+    if packed.get("role") not in ROLES:
+        raise ValueError("'role' is none that a message can have")
     is_theirs = ids is not None and packed.get("ids_of") == _digest(packed)
     return Message(
         _take(packed, "role", str),

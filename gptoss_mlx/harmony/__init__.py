@@ -8,12 +8,13 @@
 Source of the format: https://cookbook.openai.com/articles/openai-harmony.
 """
 
-from gptoss_mlx.harmony.messages import Builtin, Delta, Effort, FunctionTool, Message, Setup
+from gptoss_mlx.harmony.messages import ROLES, Builtin, Delta, Effort, FunctionTool, Message, Setup
 from gptoss_mlx.harmony.parser import StreamParser, parse, parse_header
 from gptoss_mlx.harmony.rendering import prune, render
 from gptoss_mlx.harmony.stopping import StopFilter
 
 __all__ = [
+    "ROLES",
     "Builtin",
     "Delta",
     "Effort",

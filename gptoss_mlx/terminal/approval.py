@@ -11,6 +11,7 @@ from gptoss_mlx.tools import Preview
 __all__ = ["Approval"]
 
 _QUESTION = "Run it? [y]es, [n]o, [a]lways, or say what to do instead: "
+_REFUSED = "the user does not want this call to run"
 _UNASKED = "the user cannot be asked here, and has not allowed tools to run: answer without them"
 
 
@@ -46,7 +47,10 @@ class Approval:
         if self._ask is None:
             self.refused += 1
             return _UNASKED
-        return self._decision(kind, self._ask(_QUESTION).strip())
+        try:
+            return self._decision(kind, self._ask(_QUESTION).strip())
+        except EOFError:  # Ctrl-D
+            return _REFUSED
 
     def _decision(self, kind: str, reply: str) -> str | None:
         match reply.lower():
@@ -56,9 +60,9 @@ class Approval:
                 self._allowed.add(kind)
                 return None
             case "" | "n" | "no":
-                return "the user does not want this call to run"
+                return _REFUSED
             case _:
-                return f"the user does not want this call to run, and says: {reply}"
+                return f"{_REFUSED}, and says: {reply}"
 
 
 def _kind(call: Message) -> str:

@@ -36,8 +36,15 @@ class Command:
 
 
 def is_command(text: str) -> bool:
-    """Whether a line is a command; a message may begin with a path such as /usr/bin."""
-    return _COMMAND.match(text.strip()) is not None and "\n" not in text.strip()
+    """Whether a text is a command; a message may begin with a path such as /usr/bin.
+
+    What only looks like a command is one, too, so that a slip of the finger is not sent, unless
+    there is a space before it, or it has several lines.
+    """
+    word, *_ = text.split(maxsplit=1) or [""]
+    if _OTHER_NAMES.get(word, word) in COMMANDS:
+        return True
+    return _COMMAND.match(text) is not None and "\n" not in text.strip()
 
 
 def run(session: Session, text: str) -> None:
@@ -46,11 +53,11 @@ def run(session: Session, text: str) -> None:
     Raises:
         GptOssError: there is none of this name, or it cannot do what it was asked.
     """
-    name, _, rest = text.strip().partition(" ")
+    name, *rest = text.strip().split(maxsplit=1)
     name = _OTHER_NAMES.get(name, name)
     if name not in COMMANDS:
-        raise UsageError(f"{name} is no command; /help lists them")
-    COMMANDS[name].run(session, rest.strip())
+        raise UsageError(f"{name} is no command (/help lists them); a space before it sends it")
+    COMMANDS[name].run(session, rest[0] if rest else "")
 
 
 def _help(session: Session, _: str) -> None:
@@ -96,15 +103,16 @@ def _show(session: Session, _: str) -> None:
 
 
 def _retry(session: Session, _: str) -> None:
-    session.retry()
+    session.replace_last()
 
 
 def _edit(session: Session, _: str) -> None:
-    session.next_default = session.take_back()
+    session.edited = session.last_message
 
 
 def _undo(session: Session, _: str) -> None:
     first, *_rest = session.take_back().splitlines() or [""]
+    session.keep()
     session.view.note(f"taken back: {first[:60]}")
 
 
@@ -141,7 +149,7 @@ def _load(session: Session, name: str) -> None:
     else:
         raise UsageError(f"there is no file {name}")
     session.begin(conversation)
-    session.view.note(f"{conversation.title} ({conversation.turns} turns)")
+    session.recall()
 
 
 def _list(session: Session) -> None:
@@ -156,8 +164,6 @@ def _export(session: Session, name: str) -> None:
     if not name:
         raise UsageError("where to? /export FILE.md or FILE.json")
     path = Path(name).expanduser()
-    if path.exists():
-        raise UsageError(f"{path} exists: choose another name, or remove it")
     conversation = session.conversation
     text = (
         export_json(conversation)
@@ -165,7 +171,10 @@ def _export(session: Session, name: str) -> None:
         else export_markdown(conversation, with_reasoning=session.view.shows_reasoning)
     )
     try:
-        path.write_text(text, "utf-8")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} exists: choose another name, or remove it") from None
     except OSError as error:
         raise DiskError(f"{path} cannot be written: {error.strerror}") from None
     session.view.note(f"written to {path}")
@@ -211,7 +220,7 @@ COMMANDS = {
     "/tools": Command("[NAMES|off]", "what the model may call", _tools, ("python", "browser")),
     "/show": Command("", "show or hide the chain of thought", _show),
     "/retry": Command("", "another answer to the last message", _retry),
-    "/edit": Command("", "take the last message back and change it", _edit),
+    "/edit": Command("", "change the last message and send it again", _edit),
     "/undo": Command("", "take the last message back", _undo),
     "/result": Command("TEXT", "answer a call of a function", _result),
     "/save": Command("[TITLE]", "give this conversation a title", _save),

@@ -7,21 +7,28 @@ pasted lines stay together. It does not know what a command does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import sys
+import termios
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application.current import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
+from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.styles import Style
 
-__all__ = ["Prompt", "unquoted"]
+__all__ = ["CommandCompleter", "Prompt", "ask", "fitting", "unechoed", "unquoted"]
 
+_SEPARATOR = " | "
 _QUOTES = '"""'
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack"})
 
@@ -32,7 +39,7 @@ class Prompt:
     Args:
         commands: the slash commands, for completion: name -> the values it takes, or "path".
         history: a file of earlier messages, readable by its owner only; None keeps none.
-        status: what to say below the line.
+        status: what to say below the line, its parts separated by ` | `; as many as fit are shown.
     """
 
     def __init__(
@@ -44,7 +51,8 @@ class Prompt:
         self._status = status
         self._session: PromptSession[str] = PromptSession(
             history=_history(history),
-            completer=_Commands(commands),
+            output=_output(),
+            completer=CommandCompleter(commands),
             complete_while_typing=False,
             key_bindings=_bindings(),
             bottom_toolbar=self._toolbar,
@@ -65,7 +73,55 @@ class Prompt:
         return unquoted(self._session.prompt(">>> ", default=default))
 
     def _toolbar(self) -> FormattedText:
-        return FormattedText([("class:bottom-toolbar", self._status())])
+        columns = get_app().output.get_size().columns
+        return FormattedText([("class:bottom-toolbar", fitting(self._status(), columns))])
+
+
+def fitting(status: str, columns: int) -> str:
+    """As many of the parts between ` | ` as fit, the first at least."""
+    while len(status) > columns and _SEPARATOR in status:
+        status = status.rpartition(_SEPARATOR)[0]
+    return status
+
+
+def ask(question: str) -> str:
+    """What is typed after a question; what was typed before it was there does not answer it.
+
+    Raises:
+        EOFError: Ctrl-D.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    session: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_output())
+    clear_typeahead(session.input)
+    with suppress(termios.error):  # no terminal
+        termios.tcflush(session.input.fileno(), termios.TCIFLUSH)
+    return session.prompt(question)
+
+
+@contextmanager
+def unechoed() -> Generator[None]:
+    """Keys that are pressed while nobody reads do not show; the next prompt gets them."""
+    try:
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+    except (OSError, termios.error):  # no terminal
+        yield
+        return
+    silent = [*before]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _output() -> Output | None:
+    """The terminal on stderr, if only that is one; None: where prompt_toolkit wants to write."""
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        return create_output(sys.stderr)
+    return None
 
 
 def unquoted(text: str) -> str:
@@ -101,7 +157,6 @@ def _bindings() -> KeyBindings:
 
 def _completing() -> Condition:
     """Whether Enter takes the completion that is chosen in the menu."""
-    from prompt_toolkit.application.current import get_app
 
     def chosen() -> bool:
         state = get_app().current_buffer.complete_state
@@ -132,7 +187,7 @@ class _FileHistory(FileHistory):
             super().store_string(string)
 
 
-class _Commands(Completer):
+class CommandCompleter(Completer):
     """Completes slash commands, their values, and paths."""
 
     def __init__(self, commands: dict[str, tuple[str, ...]]) -> None:

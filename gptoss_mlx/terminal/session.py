@@ -6,15 +6,17 @@ disk as it grows. It does not know how lines are edited, nor how answers are dra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from gptoss_mlx.chat import Chat, Options, Turn
 from gptoss_mlx.conversations import Conversation, ConversationStore
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import GptOssError, UsageError
-from gptoss_mlx.harmony import Effort, Setup
+from gptoss_mlx.harmony import Delta, Effort, Setup
 from gptoss_mlx.terminal import commands
 from gptoss_mlx.terminal.view import View
 from gptoss_mlx.tokenizer import Tokenizer
@@ -23,6 +25,7 @@ from gptoss_mlx.tools import Toolbox
 __all__ = ["Doors", "Reader", "Session"]
 
 _NEARLY_FULL = 0.85  # of the context
+_log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -76,33 +79,48 @@ class Session:
         self.conversation = conversation
         self.chat.messages = conversation.messages
         self.is_over = False
-        self.next_default = ""  # what stands in the line next, to be edited
+        self.edited: str | None = None  # the last message, while it stands in the line once more
+        self._is_kept = True  # what is on disk is what is here
 
     def run(self, reader: Reader) -> None:
         """Until the user leaves."""
         while not self.is_over:
-            default, self.next_default = self.next_default, ""
             try:
-                text = reader.read(default)
+                self._next(reader)
             except EOFError:
-                return
+                break
             except KeyboardInterrupt:
+                self.edited = None
                 self.view.note("(/bye or Ctrl-D leaves)")
-                continue
-            if text.strip():
-                self.handle(text)
+        if not self._is_kept:
+            self.keep()
+
+    def _next(self, reader: Reader) -> None:
+        text = reader.read(self.edited or "")
+        if text.strip():
+            self.handle(text)
+        if not self.is_over:
+            self.view.gap()
 
     def handle(self, text: str) -> None:
         """A message, or a command; what goes wrong is one line, and the session goes on."""
+        edited, self.edited = self.edited, None
         try:
             if commands.is_command(text):
                 commands.run(self, text)
+            elif edited is not None:
+                self.replace_last(text)
             else:
                 self.ask(text)
         except GptOssError as error:
             self.view.note(f"Error: {error}", "red")
         except KeyboardInterrupt:
             self.view.note("(stopped)")
+        except BrokenPipeError:  # nobody reads on
+            raise
+        except Exception as error:
+            _log.debug("handling %r failed", text, exc_info=True)
+            self.view.note(f"Internal error: {error!r}", "red")
 
     def ask(self, text: str | None) -> Turn | None:
         """Send a message, or go on without; show what comes, and keep it."""
@@ -112,35 +130,83 @@ class Session:
         try:
             turn = self.view.show(self.chat.send(text, self.options))
         finally:
-            self.save()
+            self.keep()
         if turn is not None:
             self._say_how_it_ended(turn)
         return turn
 
     def save(self) -> None:
-        """Write the conversation down, once there is something in it."""
-        if self.store is None or not self.conversation.messages:
+        """Write the conversation down; one in which nothing is said any more has no file.
+
+        Raises:
+            GptOssError: it cannot be written.
+        """
+        if self.store is None:
             return
-        self.conversation.setup = self.chat.setup
-        self.conversation.tools = tuple(tool.name for tool in self.chat.toolbox.tools)
+        conversation = self.conversation
+        conversation.setup = self.chat.setup
+        conversation.tools = tuple(tool.name for tool in self.chat.toolbox.tools)
+        if conversation.messages:
+            self.store.save(conversation)
+        elif self.store.path(conversation.id).exists():
+            self.store.delete(conversation.id)
+        self._is_kept = True
+
+    def keep(self) -> None:
+        """Save, or say once why that is not possible; the next change tries again."""
         try:
-            self.store.save(self.conversation)
+            self.save()
         except GptOssError as error:
-            self.view.note(f"This conversation is not being kept: {error}", "yellow")
-            self.store = None
+            if self._is_kept:
+                self.view.note(f"This conversation is not being kept: {error}", "yellow")
+            self._is_kept = False
 
     def begin(self, conversation: Conversation | None = None) -> None:
         """Leave this conversation for another, or for a new one."""
-        self.save()
+        self.keep()
         if conversation is None:
             setup = replace(self.chat.setup)
             conversation = Conversation.begin(self.conversation.model, setup)
         else:
             functions = self.chat.setup.functions
             self.chat.setup = replace(conversation.setup, functions=functions)
+            conversation.model = self.conversation.model  # that goes on with it
         self.conversation = conversation
         self.chat.messages = conversation.messages
         self.chat.last_turn = None
+
+    def recall(self) -> None:
+        """Show which conversation this is, and what was said last."""
+        conversation = self.conversation
+        turns = "1 turn" if conversation.turns == 1 else f"{conversation.turns} turns"
+        self.view.note(f"{conversation.title or '(no title)'} ({turns})")
+        missing = set(conversation.tools) - {tool.name for tool in self.chat.toolbox.tools}
+        if missing:
+            self.view.note(f"(it had tools that are not open now: {', '.join(sorted(missing))})")
+        if not conversation.turns:
+            return
+        self.view.note(f">>> {self.last_message}")
+        said = conversation.messages[self._last_asked :]
+        answer = "\n\n".join(m.content for m in said if m.role == "assistant" and m.is_shown)
+        self.view.show(delta for delta in [Delta("final", None, answer)] if answer)
+
+    @property
+    def _last_asked(self) -> int:
+        """Where the last message of the user stands."""
+        asked = (i for i, message in enumerate(self.chat.messages) if message.role == "user")
+        last = max(asked, default=None)
+        if last is None:
+            raise UsageError("there is no message of yours yet")
+        return last
+
+    @property
+    def last_message(self) -> str:
+        """What the user said last.
+
+        Raises:
+            UsageError: there is no message.
+        """
+        return self.chat.messages[self._last_asked].content
 
     def take_back(self) -> str:
         """Remove the last message of the user, and all that followed; its text.
@@ -148,22 +214,27 @@ class Session:
         Raises:
             UsageError: there is none.
         """
-        messages = self.chat.messages
-        asked = [i for i, message in enumerate(messages) if message.role == "user"]
-        if not asked:
-            raise UsageError("there is no message of yours yet")
-        text = messages[asked[-1]].content
-        del messages[asked[-1] :]
-        self.save()
+        text = self.last_message
+        del self.chat.messages[self._last_asked :]
         return text
 
-    def retry(self) -> None:
-        """Ask for another answer to the last message.
+    def replace_last(self, text: str | None = None) -> None:
+        """Send another text, or the same, in place of the last; if it cannot be sent, all stays.
 
         Raises:
             UsageError: there is none.
+            GptOssError: it cannot be sent, or the answer failed.
         """
-        self.ask(self.take_back())
+        messages = self.chat.messages
+        before = list(messages)
+        taken = self.take_back()
+        length = len(messages)
+        try:
+            self.ask(taken if text is None else text)
+        finally:
+            if len(messages) == length:
+                messages[:] = before
+                self.keep()
 
     def set_setup(
         self, *, reasoning: Effort | None = None, instructions: str | None = None
@@ -175,7 +246,7 @@ class Session:
         if instructions is not None:
             setup = replace(setup, instructions=instructions or None)
         self.chat.setup = setup
-        self.save()
+        self.keep()
 
     def set_tools(self, names: Sequence[str]) -> None:
         """Replace the tools.
@@ -193,15 +264,28 @@ class Session:
         Raises:
             GptOssError: why it cannot be loaded.
         """
+        old = self.conversation.model
         self.chat.engine.close()
+        del self.chat.engine  # and its weights
         try:
-            self.chat.engine, self.chat.tokenizer = self.doors.open_model(name)
+            self._open_model(name)
         except BaseException:
-            old = self.conversation.model
-            self.chat.engine, self.chat.tokenizer = self.doors.open_model(old)
+            self._open_model(old)
             raise
         self.conversation.model = name
-        self.save()
+        self.keep()
+
+    def _open_model(self, name: str) -> None:
+        """Without a model the session is over, should it stay so."""
+        self.is_over = True
+        self.chat.engine, self.chat.tokenizer = self.doors.open_model(name)
+        self.is_over = False
+
+    def close(self) -> None:
+        """Close the tools and the model."""
+        self.chat.toolbox.close()
+        if hasattr(self.chat, "engine"):
+            self.chat.engine.close()
 
     @property
     def used(self) -> int:
@@ -210,10 +294,10 @@ class Session:
         return turn.stats.prompt_tokens + turn.stats.completion_tokens if turn else 0
 
     def status(self) -> str:
-        """Model, effort, context and speed in a line."""
+        """Model, effort, context and speed in a line; what matters least comes last."""
         context = self.chat.engine.context
         parts = [
-            f"{self.conversation.model}, {self.chat.setup.reasoning} effort",
+            f"{Path(self.conversation.model).name}, {self.chat.setup.reasoning}",
             f"{self.used:,} of {context:,} tokens ({self.used / context:.0%})",
         ]
         turn = self.chat.last_turn
@@ -224,6 +308,8 @@ class Session:
         return " | ".join([*parts, tools] if tools else parts)
 
     def _say_how_it_ended(self, turn: Turn) -> None:
+        if turn.finish_reason == "stop" and not turn.answer.strip():
+            self.view.note("(the model ended without an answer: /retry asks again)", "yellow")
         if turn.finish_reason == "length":
             self.view.note("(cut off: the token limit was reached)")
         if turn.finish_reason == "tool_calls":

@@ -78,6 +78,11 @@ class View:
         self._close()
         self.err.print(Text(printable(text)), style=style, soft_wrap=not self.err.is_terminal)
 
+    def gap(self) -> None:
+        """An empty line before the next prompt, on a terminal."""
+        if self.err.is_terminal:
+            self.err.print()
+
     def on_prefill(self, done: int, total: int) -> None:
         """How far a prompt was read; counted if it is long."""
         if total >= _LONG_PROMPT:

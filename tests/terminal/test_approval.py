@@ -18,7 +18,9 @@ CODE = Preview("run Python", "print(1)", "python")
 class Asked:
     """Somebody who answers what is asked, and the screen they see."""
 
-    def __init__(self, *replies: str, allows_all: bool = False, is_there: bool = True) -> None:
+    def __init__(
+        self, *replies: str | type[BaseException], allows_all: bool = False, is_there: bool = True
+    ) -> None:
         self.questions = 0
         self._replies = list(replies)
         self.screen = io.StringIO()
@@ -28,7 +30,10 @@ class Asked:
     def _answer(self, question: str) -> str:
         assert question.startswith("Run it?")
         self.questions += 1
-        return self._replies.pop(0)
+        reply = self._replies.pop(0)
+        if isinstance(reply, str):
+            return reply
+        raise reply
 
     def about(self, recipient: str, preview: Preview = CODE) -> str | None:
         """Why a call may not run."""
@@ -55,6 +60,14 @@ def test_no_and_what_instead() -> None:
     """Any other reply is a refusal with a reason for the model."""
     said = Asked("use numpy").about("python")
     assert said == "the user does not want this call to run, and says: use numpy"
+
+
+def test_nobody_replies() -> None:
+    """Ctrl-D instead of a reply is a no; Ctrl-C stops more than this call."""
+    user = Asked(EOFError, KeyboardInterrupt)
+    assert user.about("python") == "the user does not want this call to run"
+    with pytest.raises(KeyboardInterrupt):
+        user.about("python")
 
 
 def test_always_is_for_one_tool() -> None:

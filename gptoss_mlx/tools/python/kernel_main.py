@@ -1,0 +1,76 @@
+"""What runs inside the sandbox: an IPython kernel, lean, that sets limits on itself.
+
+    python kernel_main.py '{"limits": {"RLIMIT_AS": 4294967296}, "max_text": 100000, "argv": [...]}'
+
+Run as a script, with nothing of gptoss_mlx in reach. The limits on single messages are for honest
+code that prints too much; the one who listens does not rely on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from typing import Any, cast
+
+__all__ = ["bounded"]
+
+
+def bounded(content: Any, max_text: int) -> Any:
+    """The content of a message, its texts cut to `max_text`, of pictures only their kind."""
+    if not isinstance(content, dict):
+        return content
+    fields = cast("dict[str, Any]", content)
+    cut = {
+        name: value[:max_text] if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+    if isinstance(fields.get("data"), dict):
+        data = cast("dict[str, Any]", fields["data"])
+        cut["data"] = {
+            kind: str(value)[:max_text] if kind == "text/plain" else ""
+            for kind, value in data.items()
+        }
+    if isinstance(fields.get("traceback"), list):
+        lines = cast("list[Any]", fields["traceback"])
+        cut["traceback"] = ["\n".join(map(str, lines))[:max_text]]
+    return cut
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _main() -> None:
+    setup = json.loads(sys.argv[1])
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)  # so that an interrupt reaches the children, too
+    for name, value in setup["limits"].items():
+        _limit(getattr(resource, name), value)
+    sys.modules["debugpy"] = cast("Any", None)  # no debugger: it takes a third of the start
+    from ipykernel.kernelapp import IPKernelApp
+    from jupyter_client.session import Session
+
+    class BoundedSession(Session):
+        def serialize(self, msg: Any, ident: Any = None) -> Any:
+            content = bounded(msg["content"], setup["max_text"])
+            return super().serialize({**msg, "content": content}, ident)
+
+    class App(IPKernelApp):
+        def _session_default(self) -> Session:
+            return BoundedSession(parent=self)
+
+        def log_connection_info(self) -> None:
+            """Nothing: what it logs is read only when it fails."""
+
+    app = App.instance()
+    app.initialize(setup["argv"])
+    del sys.modules["debugpy"]
+    app.start()
+
+
+if __name__ == "__main__":
+    _main()
