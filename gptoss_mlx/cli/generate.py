@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -41,7 +40,7 @@ __all__ = ["generate"]
 @click.option(
     "--tools",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A JSON file with functions the model may call, as in OpenAI's APIs.",
+    help="A JSON file with functions the model may call, as in OpenAI's APIs; calls are printed.",
 )
 @click.option("--show-reasoning", is_flag=True, help="Print the chain of thought, too (to stderr).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -68,7 +67,7 @@ def generate(
     git diff | gptoss-mlx generate --model PATH "Review this."
     """
     name = require_model(model)
-    functions = _read_tools(tools)
+    functions = _described(tools)
     text = piped_text(prompt)
     if not text:
         raise UsageError("no prompt: give one as an argument or on standard input")
@@ -83,37 +82,12 @@ def generate(
     answer_once(chat, text, options, view, model=name, as_json=as_json, stats=stats)
 
 
-def _read_tools(path: Path | None) -> tuple[FunctionTool, ...]:
-    """Functions from `[{"name": ..., "description": ..., "parameters": {...}}, ...]`.
-
-    Both of OpenAI's spellings are read, with and without `{"type": "function", "function": ...}`.
-    """
+def _described(path: Path | None) -> tuple[FunctionTool, ...]:
+    """The functions of a file; nothing is run here, so that who has them does not matter."""
     if path is None:
         return ()
-    try:
-        entries: Any = json.loads(path.read_text("utf-8"))
-        return tuple(_function(entry) for entry in ([entries] if _is_one(entries) else entries))
-    except (OSError, TypeError, ValueError, RecursionError) as error:
-        problem = str(error) if type(error) is TypeError else "not JSON"
-        raise UsageError(f"{path}: {problem}; expected a list of functions with names") from None
+    from gptoss_mlx.tools.functions import load_functions
 
-
-def _is_one(entries: Any) -> bool:
-    return isinstance(entries, dict) and ("name" in entries or "function" in entries)
-
-
-def _function(entry: Any) -> FunctionTool:
-    from gptoss_mlx.harmony import FunctionTool
-
-    outer = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
-    function: Any = outer.get("function", outer)
-    if not isinstance(function, dict):
-        raise TypeError("an entry is not a function")
-    function = cast("dict[str, Any]", function)
-    name, description = function.get("name"), function.get("description", "")
-    parameters = function.get("parameters")
-    if not isinstance(name, str) or not name:
-        raise TypeError("a function has no name")
-    if not isinstance(description, str) or not isinstance(parameters, (dict, type(None))):
-        raise TypeError(f"{name}: the description must be a text, the parameters a JSON schema")
-    return FunctionTool(name, description, cast("dict[str, Any] | None", parameters))
+    tool = load_functions(path)
+    tool.close()
+    return (*tool.functions, *tool.client_functions)

@@ -114,13 +114,6 @@ def test_history(keyboard: PipeInput, tmp_path: Path) -> None:
     assert list(FileHistory(file).load_history_strings()) == ["one\ntwo"]
 
 
-def test_up(keyboard: PipeInput) -> None:
-    """It finds what was typed before."""
-    line = prompt()
-    keyboard.send_text(f"one{ENTER}{UP}!{ENTER}")
-    assert [line.read(), line.read()] == ["one", "one!"]
-
-
 def test_a_history_of_others_becomes_private(keyboard: PipeInput, tmp_path: Path) -> None:
     """Whatever its rights were."""
     file = tmp_path / "history"
