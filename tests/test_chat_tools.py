@@ -145,20 +145,27 @@ def patch(*lines: str) -> str:
 
 
 def test_an_mcp_server(tokenizer: Tokenizer, folder: Path, opened: list[Toolbox]) -> None:
-    """Its tools are functions: one works, one fails, one crashes it, and one works again."""
+    """Its tools are functions: one works, one fails, one crashes it, and one works again.
+
+    One that is called as a function of the user's gets the server's name before its own.
+    """
     server = Path(__file__).parent / "tools" / "mcp_server.py"
     config = {"mcpServers": {"test": {"command": sys.executable, "args": [str(server)]}}}
     (folder / "mcp.json").write_text(json.dumps(config))
-    added, failed, crashed, again = results(
+    (folder / "mine.py").write_text("def count() -> int:\n    return 7\n")
+    toolbox = open_here([str(folder / "mine.py"), str(folder / "mcp.json")], folder, opened)
+    added, mine, theirs, failed, crashed, again = results(
         tokenizer,
-        open_here([str(folder / "mcp.json")], folder, opened),
+        toolbox,
         call("functions.add", {"a": 2, "b": 3}),
+        call("functions.count", {}),
+        call("functions.test__count", {}),
         call("functions.fail", {}),
         call("functions.crash", {}),
         call("functions.add", {"a": 4, "b": 5}),
         answer("9"),
     )
-    assert (added, again) == ("5", "9")
+    assert (added, mine, theirs, again) == ("5", "7", "1", "9")
     assert failed.startswith("[ERROR]")
     assert crashed.startswith("[ERROR]")
 

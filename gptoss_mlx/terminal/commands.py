@@ -116,6 +116,16 @@ def _undo(session: Session, _: str) -> None:
     session.view.note(f"taken back: {first[:60]}")
 
 
+def _revert(session: Session, _: str) -> None:
+    from gptoss_mlx.tools.apply_patch import ApplyPatchTool
+
+    tools = session.chat.toolbox.tools
+    patcher = next((tool for tool in tools if isinstance(tool, ApplyPatchTool)), None)
+    if patcher is None:
+        raise UsageError("only patches can be reverted: begin with --tools apply_patch")
+    session.view.note(patcher.undo())
+
+
 def _result(session: Session, text: str) -> None:
     calls = session.chat.open_calls
     if not calls:
@@ -222,6 +232,7 @@ COMMANDS = {
     "/retry": Command("", "another answer to the last message", _retry),
     "/edit": Command("", "change the last message and send it again", _edit),
     "/undo": Command("", "take the last message back", _undo),
+    "/revert": Command("", "take the last patch back", _revert),
     "/result": Command("TEXT", "answer a call of a function", _result),
     "/save": Command("[TITLE]", "give this conversation a title", _save),
     "/load": Command("[ID|FILE]", "take up an earlier one", _load, _PATH),

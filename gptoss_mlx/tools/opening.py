@@ -6,7 +6,7 @@ It knows which tools there are, and nothing of what they do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def open_tools(names: Iterable[str], options: ToolOptions) -> Toolbox:
     tools: list[Tool] = []
     try:
         for name in _split(names):
-            tools += _open(name, options)
+            taken = {r.removeprefix("functions.") for tool in tools for r in tool.recipients}
+            tools += _open(name, options, taken)
         return Toolbox(tools, options.max_output)
     except BaseException:
         for tool in tools:
@@ -58,7 +59,7 @@ def _split(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for name in split if name))
 
 
-def _open(name: str, options: ToolOptions) -> Sequence[Tool]:
+def _open(name: str, options: ToolOptions, taken: Collection[str]) -> Sequence[Tool]:
     kind, _, detail = name.partition(":")
     if kind == "python" and not detail:
         from gptoss_mlx.tools.python import PythonTool
@@ -72,10 +73,10 @@ def _open(name: str, options: ToolOptions) -> Sequence[Tool]:
         from gptoss_mlx.tools.apply_patch import ApplyPatchTool
 
         return [ApplyPatchTool(options.root)]
-    return _from_file(Path(name).expanduser())
+    return _from_file(Path(name).expanduser(), taken)
 
 
-def _from_file(path: Path) -> Sequence[Tool]:
+def _from_file(path: Path, taken: Collection[str]) -> Sequence[Tool]:
     if path.suffix not in (".py", ".json"):
         known = ", ".join(TOOL_NAMES)
         raise UsageError(
@@ -84,7 +85,7 @@ def _from_file(path: Path) -> Sequence[Tool]:
     if path.suffix == ".json" and _is_mcp(path):
         from gptoss_mlx.tools.mcp import load_mcp
 
-        return load_mcp(path)
+        return load_mcp(path, taken=taken)
     from gptoss_mlx.tools.functions import load_functions
 
     return [load_functions(path)]
