@@ -165,7 +165,7 @@ def test_an_mcp_server(tokenizer: Tokenizer, folder: Path, opened: list[Toolbox]
         call("functions.add", {"a": 4, "b": 5}),
         answer("9"),
     )
-    assert (added, mine, theirs, again) == ("5", "7", "1", "9")
+    assert (added, mine, theirs, again) == ("5", "7", "2", "9")
     assert failed.startswith("[ERROR]")
     assert crashed.startswith("[ERROR]")
 

@@ -26,7 +26,7 @@ TINY = replace(
     num_attention_heads=2,
     num_key_value_heads=1,
 )
-DEMO = ("chat", "-m", "demo", "--temperature", "0")
+DEMO = ("chat", "-m", "demo", "--temperature", "0", "-r", "low")
 UP, LEFT, DELETE = "\x1b[A", "\x1b[D", "\x7f"
 ALT_ENTER, CTRL_C, CTRL_D, CTRL_U = "\x1b\r", "\x03", "\x04", "\x15"
 PARIS = "What is the weather in Paris?"
@@ -76,9 +76,9 @@ def test_typing_and_taking_back(data: Path) -> None:
     """Lines of every kind, /retry, /edit, /undo, /save; the file and the history are private."""
     with Screen(*DEMO, data=data) as screen:
         screen.wait_for_prompt()
-        screen.wait_for(r"demo, medium \| 0 of 131,072 tokens \(0%\)$")
+        screen.wait_for(r"demo, low \| 0 of 131,072 tokens \(0%\)$")
         say(screen, "What is 2 + 2?", r">>> What is 2 \+ 2\?\nthought .*\n2 \+ 2 = 4\.\n\n>>>")
-        screen.wait_for(r"demo, medium \| [1-9][0-9]* of 131,072 .* tok/s \| 0 reused$")
+        screen.wait_for(r"demo, low \| [1-9][0-9]* of 131,072 .* tok/s \| 0 reused$")
         screen.press("/edit\r")
         screen.wait_for(r">>> What is 2 \+ 2\?$")
         say(screen, LEFT + DELETE + "3", r"2 \+ 3 = 5\.\n\n>>>")
@@ -110,7 +110,7 @@ def test_history_and_taking_up_again(data: Path) -> None:
         say(screen, "My name is Alice.", r"Alice(.*\n)+\n>>>")
         screen.press("/ef\t")
         screen.wait_for(">>> /effort$")
-        say(screen, " low", "effort: low")
+        say(screen, " high", "effort: high")
         screen.press("/bye\r")
         assert screen.exit_code() == 0
     with Screen(*DEMO, "--continue", data=data) as screen:
@@ -218,7 +218,7 @@ def test_one_stream_is_no_terminal(data: Path, tmp_path: Path, redirection: str)
     with Screen(*DEMO, data=data, redirection=redirection.format(file)) as screen:
         screen.wait_for_prompt()
         screen.press("What is 2 + 2?\r/effort\r")
-        screen.wait_for("effort: medium")
+        screen.wait_for("effort: low")
         screen.wait_for_prompt()
         screen.press(CTRL_D)
         assert screen.exit_code() == 0
