@@ -197,7 +197,7 @@ def test_several_names(folder: Path, opened: list[Toolbox]) -> None:
         ("python:3", "there is no tool 'python:3'"),
         ("missing.py", "missing.py"),
         ("browser:altavista", "altavista"),
-        ("browser:folder:/nonexistent", "/nonexistent"),
+        ("browser:folder:missing/pages", "missing/pages"),
         ("browser:exa", "EXA_API_KEY"),
     ],
 )

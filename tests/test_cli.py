@@ -44,6 +44,12 @@ WEATHER = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to the user's own data folder."""
+    monkeypatch.setenv("GPTOSS_MLX_DATA", str(tmp_path / "data"))
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint in OpenAI's layout, with the full vocabulary."""

@@ -218,9 +218,15 @@ def _open_session(
     from gptoss_mlx.tools.toolbox import MAX_OUTPUT
 
     schema = _read_schema(choices.schema)
-    doors = _Doors(choices.engine, choices.root, choices.unsafe_python, MAX_OUTPUT)
+    # as many characters as the context has tokens: a result fills a third of it, and no more
+    limit = min(MAX_OUTPUT, choices.engine.context or MAX_OUTPUT)
+    doors = _Doors(choices.engine, choices.root, choices.unsafe_python, limit)
     toolbox = doors.open_tools(choices.tools)
-    engine, tokenizer = doors.open_model(model)
+    try:
+        engine, tokenizer = doors.open_model(model)
+    except BaseException:
+        toolbox.close()
+        raise
     conversation = _conversation(choices, model, earlier)
     chat = Chat(
         engine,
@@ -254,6 +260,8 @@ def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -
     from gptoss_mlx.conversations import Conversation
     from gptoss_mlx.harmony import Setup
 
+    if model != "demo":
+        model = str(Path(model).expanduser().absolute())  # it is taken up from other folders, too
     if earlier is None:
         setup = Setup(choices.reasoning, choices.system, date=date.today().isoformat())
         return Conversation.begin(model, setup)

@@ -137,10 +137,29 @@ class Screen:
         """Send a signal."""
         self._child.kill(number)
 
+    def hang_up(self) -> None:
+        """Close the window, and wait until the program has noticed."""
+        self._child.ptyproc.fileobj.close()  # pyright: ignore[reportAttributeAccessIssue]  # untyped
+        deadline = time.monotonic() + _SECONDS
+        while self._child.isalive():
+            time.sleep(0.05)
+            assert time.monotonic() < deadline, "it goes on without a terminal"
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the terminal shows keys by itself."""
+        return self._child.getecho()
+
+    def wait_for_end(self) -> None:
+        """Wait until the program has ended."""
+        deadline = time.monotonic() + _SECONDS
+        while self._child.isalive():
+            self.pump()
+            assert time.monotonic() < deadline, f"it does not end:\n{self.text}"
+
     def exit_code(self) -> int | None:
         """Wait for the end."""
-        deadline = time.monotonic() + _SECONDS
-        while self._child.isalive() and time.monotonic() < deadline:
-            self.pump()
+        self.wait_for_end()
+        self.pump()
         self._child.close()
         return self._child.exitstatus

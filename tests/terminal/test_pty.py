@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import write_converted
 
-from gptoss_mlx.convert import convert
-from gptoss_mlx.convert.synthetic import GPT_OSS_20B, write_random_checkpoint
+from gptoss_mlx.convert.synthetic import GPT_OSS_20B
 from terminal.screen import Screen
 
 TINY = replace(
@@ -44,10 +44,7 @@ def get_weather(location: str) -> str:
 @pytest.fixture(scope="module")
 def babbler(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model that talks nonsense and hardly ever stops."""
-    folder = tmp_path_factory.mktemp("babbler")
-    write_random_checkpoint(folder / "original", TINY)
-    convert(folder / "original", folder / "mlx")
-    return str(folder / "mlx")
+    return str(write_converted(tmp_path_factory.mktemp("babbler"), config=TINY))
 
 
 @pytest.fixture
@@ -159,9 +156,19 @@ def test_a_window_that_is_closed(data: Path, babbler: str) -> None:
         screen.wait_for_prompt()
         screen.press("Talk\r")
         screen.wait_for(r">>> Talk\n(.+\n){2}")
-        screen.kill(signal.SIGHUP)
-        assert screen.exit_code() == 128 + signal.SIGHUP
+        screen.hang_up()
     assert asked(data) == ["Talk"]
+
+
+def test_a_program_that_is_told_to_end(data: Path) -> None:
+    """At the prompt, too, it ends as it should, and keys are echoed again."""
+    with Screen(*DEMO, data=data) as screen:
+        screen.wait_for_prompt()
+        assert not screen.echoes
+        screen.kill(signal.SIGTERM)
+        screen.wait_for_end()
+        assert screen.echoes
+        assert screen.exit_code() == 128 + signal.SIGTERM
 
 
 def test_asking_before_a_tool_runs(data: Path, weather: str) -> None:
