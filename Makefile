@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses logical --dist loadfile  # a process for each core
 
 .PHONY: chat test soak fuzz kernels parity lint bench clean
 
@@ -9,7 +10,7 @@ chat: .venv/installed  ## talk to the embedded demo model
 	$(BIN)/gptoss-mlx chat --model demo
 
 test: .venv/test  ## the tests that need neither torch nor the network
-	$(BIN)/python -m pytest -m "not parity"
+	$(BIN)/python -m pytest -m "not parity" $(PARALLEL)
 
 soak: .venv/test  ## 500 requests against an engine that fails at random: a few minutes
 	$(BIN)/python -m pytest -q -s tests/soak.py
