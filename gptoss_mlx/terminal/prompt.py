@@ -148,6 +148,10 @@ def _bindings() -> KeyBindings:
         else:
             buffer.validate_and_handle()
 
+    @bindings.add("enter", filter=_completing())
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.complete_state = None  # the completion stands there already
+
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
@@ -156,7 +160,7 @@ def _bindings() -> KeyBindings:
 
 
 def _completing() -> Condition:
-    """Whether Enter takes the completion that is chosen in the menu."""
+    """Whether a completion is chosen in the menu: Enter takes it, and sends nothing yet."""
 
     def chosen() -> bool:
         state = get_app().current_buffer.complete_state

@@ -119,7 +119,7 @@ class Session:
         except BrokenPipeError:  # nobody reads on
             raise
         except Exception as error:
-            _log.debug("handling %r failed", text, exc_info=True)
+            _log.debug("a message or command failed", exc_info=True)
             self.view.note(f"Internal error: {error!r}", "red")
 
     def ask(self, text: str | None) -> Turn | None:
