@@ -75,7 +75,7 @@ def test_what_is_saved_comes_back(store: ConversationStore) -> None:
 
 def test_ids_and_times_can_be_sorted() -> None:
     """An id tells when, differs from the next, and times have a zone."""
-    made = [Conversation.begin("m", SETUP) for _ in range(50)]
+    made = [Conversation("m", SETUP) for _ in range(50)]
     assert len({c.id for c in made}) == 50
     assert all(re.fullmatch(r"\d{8}-\d{6}-[a-z2-9]{4}", c.id) for c in made)
     assert datetime.fromisoformat(made[0].created).tzinfo is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -172,6 +173,29 @@ def test_json_with_tools(shell: Shell, weather: str) -> None:
     assert answer["finish_reason"] == "stop"
 
 
+def test_a_call_that_the_caller_answers(shell: Shell, tmp_path: Path) -> None:
+    """A function without a command is called; its result goes on where it ended."""
+    place = {"type": "object", "properties": {"location": {"type": "string"}}}
+    functions = [{"name": "get_weather", "description": "Weather", "parameters": place}]
+    (tmp_path / "f.json").write_text(json.dumps(functions))
+    tools = ("-t", str(tmp_path / "f.json"))
+    assert shell(*DEMO, *tools, PARIS)[0] == 'functions.get_weather({"location":"Paris"})\n'
+    result = ("--continue", "--result", '{"temperature": 21, "condition": "sunny"}')
+    out, _ = shell(*DEMO, *tools, *result)
+    assert out == "It is 21 degrees and sunny in Paris.\n"
+    assert "no call of this conversation waits" in shell(*DEMO, *tools, *result, code=2)[1]
+    assert "--continue or --resume" in shell(*DEMO, "--result", "x", code=2)[1]
+
+
+def test_a_call_that_nobody_answered(shell: Shell, tmp_path: Path) -> None:
+    """The next message goes on without; the old call is not told as one of the new answer."""
+    (tmp_path / "f.json").write_text(json.dumps([{"name": "get_weather"}]))
+    tools = ("-t", str(tmp_path / "f.json"))
+    shell(*DEMO, *tools, PARIS)
+    answer = json.loads(shell(*DEMO, "--continue", "--json", "Hello!")[0])
+    assert (answer["finish_reason"], answer["tool_calls"]) == ("stop", [])
+
+
 def test_cut_off_stats_and_reasoning(shell: Shell) -> None:
     """What is said beside the answer goes to stderr."""
     options = ("--max-tokens", "5", "--stats", "--show-reasoning")
@@ -209,6 +233,20 @@ def test_an_empty_answer(tokenizer: Tokenizer) -> None:
     assert err.getvalue() == "The model ended without an answer.\n"
     answer_once(chat, "Hi", Options(), view, model="replay", as_json=True, stats=False)
     assert err.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(closed: str, tmp_path: Path) -> None:
+    """Started without stdout or stderr, it answers as far as there is somebody to read."""
+    environment = {**os.environ, "GPTOSS_MLX_DATA": str(tmp_path)}
+    command = f"{sys.executable} -m gptoss_mlx chat -m demo --temperature 0 Hello! {closed}"
+    done = subprocess.run(
+        command, shell=True, env=environment, stdin=subprocess.DEVNULL, capture_output=True
+    )
+    assert done.returncode == 0
+    assert done.stdout == (
+        b"" if ">&-" in closed.split() else b"Hello! How can I help you today?\n"
+    )
 
 
 def test_nobody_reads_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

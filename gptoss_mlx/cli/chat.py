@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gptoss_mlx.terminal.view import Filter, View
     from gptoss_mlx.tokenizer import Tokenizer
     from gptoss_mlx.tools import Toolbox
+    from gptoss_mlx.tools.opening import ToolOptions
 
 __all__ = ["chat"]
 
@@ -59,10 +60,12 @@ class _Choices:
     yes: bool
     root: Path
     unsafe_python: bool
+    allow_private: bool
     schema: Path | None
     as_json: bool
     continued: bool
     resume: str | None
+    result: str | None
     lists: bool
     private: bool
     params: SamplingParams
@@ -82,17 +85,15 @@ class _Doors:
     """Opens models and tools as the options of the command say."""
 
     engine: EngineOptions
-    root: Path
-    unsafe_python: bool
-    max_output: int
+    tools: ToolOptions
 
     def open_model(self, name: str) -> tuple[Engine, Tokenizer]:
         return open_engine(name, self.engine)
 
     def open_tools(self, names: Sequence[str]) -> Toolbox:
-        from gptoss_mlx.tools.opening import ToolOptions, open_tools
+        from gptoss_mlx.tools.opening import open_tools
 
-        return open_tools(names, ToolOptions(self.root, not self.unsafe_python, self.max_output))
+        return open_tools(names, self.tools)
 
 
 @click.command()
@@ -116,10 +117,14 @@ class _Doors:
     help="The folder whose files apply_patch may change; by default the current one.",
 )
 @click.option("--unsafe-python", is_flag=True, help="Run Python without a sandbox.")
+@click.option(
+    "--allow-private", is_flag=True, help="Let the browser open pages in your own network."
+)
 @click.option("--schema", type=_FILE, help="A JSON schema that answers must follow.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the answer.")
 @click.option("-c", "--continue", "continued", is_flag=True, help="Go on with the last one.")
 @click.option("--resume", metavar="ID", help="Go on with this conversation.")
+@click.option("--result", metavar="TEXT", help="What the call returned with which it ended.")
 @click.option("--list", "lists", is_flag=True, help="List the conversations, and leave.")
 @click.option("--private", is_flag=True, help="Keep nothing on disk.")
 @sampling_options
@@ -142,13 +147,20 @@ def chat(context: click.Context, /, **options: Any) -> None:
     from gptoss_mlx.conversations import ConversationStore
 
     store = None if choices.private else ConversationStore()
+    if choices.result is not None and choices.takes_up is None:
+        raise UsageError("--result answers a call: say with --continue or --resume ID, of what")
+    if choices.result is not None and choices.prompt is not None:
+        raise UsageError(
+            "--result and a PROMPT cannot be sent at once: first the one, then the other"
+        )
     if choices.lists:
         _list(store or ConversationStore())
         return
     earlier = _earlier(store, choices.takes_up)
     model = require_model(choices.model or (earlier.model if earlier else choices.model))
-    is_interactive = choices.prompt is None and sys.stdin is not None and sys.stdin.isatty()
-    text = "" if is_interactive else piped_text(choices.prompt)
+    is_asked_once = choices.prompt is not None or choices.result is not None
+    is_interactive = not is_asked_once and sys.stdin is not None and sys.stdin.isatty()
+    text = "" if is_interactive else choices.result or piped_text(choices.prompt)
     view = open_view(shows_reasoning=choices.show_reasoning)
     if is_interactive:
         view = _all_on_the_terminal(view)
@@ -215,12 +227,15 @@ def _open_session(
     from gptoss_mlx.chat import Chat, Options
     from gptoss_mlx.terminal.approval import Approval
     from gptoss_mlx.terminal.session import Session
+    from gptoss_mlx.tools.opening import ToolOptions
     from gptoss_mlx.tools.toolbox import MAX_OUTPUT
 
     schema = _read_schema(choices.schema)
     # as many characters as the context has tokens: a result fills a third of it, and no more
     limit = min(MAX_OUTPUT, choices.engine.context or MAX_OUTPUT)
-    doors = _Doors(choices.engine, choices.root, choices.unsafe_python, limit)
+    sandboxed, allow_private = not choices.unsafe_python, choices.allow_private
+    tool_options = ToolOptions(choices.root, sandboxed, limit, allow_private)
+    doors = _Doors(choices.engine, tool_options)
     toolbox = doors.open_tools(choices.tools)
     try:
         engine, tokenizer = doors.open_model(model)
@@ -264,7 +279,7 @@ def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -
         model = str(Path(model).expanduser().absolute())  # it is taken up from other folders, too
     if earlier is None:
         setup = Setup(choices.reasoning, choices.system, date=date.today().isoformat())
-        return Conversation.begin(model, setup)
+        return Conversation(model, setup)
     setup = earlier.setup
     if choices.is_effort_given:
         setup = replace(setup, reasoning=choices.reasoning)
@@ -276,10 +291,17 @@ def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -
 
 def _answer_once(session: Session, text: str, choices: _Choices) -> None:
     approve = session.options.approve
+    if choices.result is None:
+        session.answer_open_calls()
+    else:
+        calls = session.chat.open_calls
+        if not calls:
+            raise UsageError("--result: no call of this conversation waits for one")
+        session.chat.add_tool_result(calls[0], choices.result)
     try:
         answer_once(
             session.chat,
-            text,
+            text if choices.result is None else None,
             session.options,
             session.view,
             model=session.conversation.model,

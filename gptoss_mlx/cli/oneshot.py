@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,14 +26,22 @@ def piped_text(prompt: str | None) -> str:
 
 
 def answer_once(
-    chat: Chat, text: str, options: Options, view: View, *, model: str, as_json: bool, stats: bool
+    chat: Chat,
+    text: str | None,
+    options: Options,
+    view: View,
+    *,
+    model: str,
+    as_json: bool,
+    stats: bool,
 ) -> None:
-    """Send a text, and print the answer, or one JSON object about it, to stdout."""
+    """Send a text, or go on without, and print the answer, or one JSON object, to stdout."""
     turns: list[Turn] = []
     view.show(_watched(chat.send(text, options), turns, is_silent=as_json))
     calls = [(call.recipient, call.content) for call in chat.open_calls]
     if as_json:
-        click.echo(json.dumps(_as_dict(model, turns, calls), ensure_ascii=False))
+        outcome = _as_dict(model, turns, calls, view.filtered)
+        click.echo(json.dumps(outcome, ensure_ascii=False))
     for recipient, content in calls if not as_json else ():
         line = f"{recipient}({content})"
         click.echo(printable(line) if sys.stdout.isatty() else line)
@@ -62,14 +70,17 @@ def _watched(events: Generator[Event], turns: list[Turn], *, is_silent: bool) ->
 
 
 def _as_dict(
-    model: str, turns: Sequence[Turn], calls: Sequence[tuple[str | None, str]]
+    model: str,
+    turns: Sequence[Turn],
+    calls: Sequence[tuple[str | None, str]],
+    filtered: Callable[[str], str],
 ) -> dict[str, Any]:
     """The outcome; counts and seconds are of all turns together."""
     stats = [turn.stats for turn in turns]
     return {
         "model": model,
         "reasoning": "\n\n".join(turn.reasoning for turn in turns if turn.reasoning),
-        "content": "\n\n".join(turn.answer for turn in turns if turn.answer),
+        "content": filtered("\n\n".join(turn.answer for turn in turns if turn.answer)),
         "tool_calls": [{"name": name, "arguments": content} for name, content in calls],
         "finish_reason": turns[-1].finish_reason,
         "usage": {

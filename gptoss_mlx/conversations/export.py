@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from gptoss_mlx.conversations.record import Conversation, one_line, readable_json, title_of
@@ -17,7 +18,7 @@ def export_markdown(conversation: Conversation, with_reasoning: bool = False) ->
     title = one_line(conversation.title) or title_of(conversation.messages)
     parts = [f"# {title}", f"{one_line(conversation.model)} · {conversation.created}"]
     speaker = ""
-    for message in conversation.messages:
+    for message in _as_shown(conversation):
         if message.is_reasoning and not with_reasoning:
             continue
         voice = "assistant" if message.role == "tool" else message.role
@@ -37,8 +38,17 @@ def export_json(conversation: Conversation) -> str:
     messages: list[dict[str, Any]] = []
     if conversation.setup.instructions:
         messages.append({"role": "system", "content": conversation.setup.instructions})
-    messages += _completions(conversation.messages)
+    messages += _completions(_as_shown(conversation))
     return readable_json({"model": conversation.model, "messages": messages})
+
+
+def _as_shown(conversation: Conversation) -> list[Message]:
+    """The messages, their citations links."""
+    shown = conversation.shown
+    return [
+        replace(message, content=shown.get(i, message.content))
+        for i, message in enumerate(conversation.messages)
+    ]
 
 
 def _paragraphs(message: Message) -> str:

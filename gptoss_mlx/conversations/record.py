@@ -58,21 +58,19 @@ class Conversation:
     `id` begins with the time in UTC; `created` and `updated` are ISO 8601 with a zone. An empty
     `title` becomes the first line of the first message when the conversation is saved. Of `setup`
     the effort, the instructions and the date are kept: `tools` names what described the rest.
+    `shown` is, by a message's index, what its reader saw instead of its content: citations as
+    links.
     """
 
     model: str
     setup: Setup = field(default_factory=Setup)
     tools: tuple[str, ...] = ()
     messages: list[Message] = field(default_factory=list[Message])
+    shown: dict[int, str] = field(default_factory=dict[int, str])
     title: str = ""
     id: str = field(default_factory=new_id)
     created: str = field(default_factory=now)
     updated: str = field(default_factory=now)
-
-    @classmethod
-    def begin(cls, model: str, setup: Setup, tools: tuple[str, ...] = ()) -> Conversation:
-        """A new conversation, with nothing said yet."""
-        return cls(model, setup, tools)
 
     @property
     def turns(self) -> int:
@@ -82,7 +80,7 @@ class Conversation:
 
 def encoded(conversation: Conversation, title: str, updated: str) -> bytes:
     """The file of a conversation, with this title and time in it."""
-    setup = conversation.setup
+    setup, shown = conversation.setup, conversation.shown
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -97,7 +95,10 @@ def encoded(conversation: Conversation, title: str, updated: str) -> bytes:
             "date": setup.date,
         },
         "tools": list(conversation.tools),
-        "messages": [_packed(message) for message in conversation.messages],
+        "messages": [
+            _packed(message) | ({"shown": shown[i]} if i in shown else {})
+            for i, message in enumerate(conversation.messages)
+        ],
     }
     return readable_json(data).encode()
 
@@ -134,6 +135,8 @@ def _unpacked(packed: dict[str, Any]) -> Message:
         raise ValueError("'ids' are not token ids")
     if packed.get("role") not in ROLES:
         raise ValueError("'role' is none that a message can have")
+    if packed["role"] == "tool" and not packed.get("name"):
+        raise ValueError("a tool's message has no 'name'")
     is_theirs = ids is not None and packed.get("ids_of") == _digest(packed)
     return Message(
         _take(packed, "role", str),
@@ -177,6 +180,8 @@ def _decoded(data: dict[str, Any], path: Path) -> Conversation:
     for name in ("created", "updated"):
         if time_of(_take(data, name, str)).tzinfo is None:
             raise ValueError(f"{name!r} has no time zone")
+    messages = _each(data, "messages", dict)
+    shown = {i: _take(m, "shown", str) for i, m in enumerate(messages) if "shown" in m}
     return Conversation(
         id=_take(data, "id", str),
         title=_take(data, "title", str),
@@ -185,7 +190,8 @@ def _decoded(data: dict[str, Any], path: Path) -> Conversation:
         model=_take(data, "model", str),
         setup=Setup(setup["reasoning"], **texts),
         tools=tuple(_each(data, "tools", str)),
-        messages=[_unpacked(packed) for packed in _each(data, "messages", dict)],
+        messages=[_unpacked(packed) for packed in messages],
+        shown=shown,
     )
 
 

@@ -9,7 +9,7 @@ Source of the format: https://cookbook.openai.com/articles/openai-harmony.
 """
 
 from gptoss_mlx.harmony.messages import ROLES, Builtin, Delta, Effort, FunctionTool, Message, Setup
-from gptoss_mlx.harmony.parser import StreamParser, parse, parse_header
+from gptoss_mlx.harmony.parser import StreamParser, parse, parse_header, without_foreign_ids
 from gptoss_mlx.harmony.rendering import prune, render
 from gptoss_mlx.harmony.stopping import StopFilter
 
@@ -27,4 +27,5 @@ __all__ = [
     "parse_header",
     "prune",
     "render",
+    "without_foreign_ids",
 ]

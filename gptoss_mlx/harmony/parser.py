@@ -30,7 +30,7 @@ from gptoss_mlx.tokenizer import (
     Tokenizer,
 )
 
-__all__ = ["StreamParser", "parse", "parse_header"]
+__all__ = ["StreamParser", "parse", "parse_header", "without_foreign_ids"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,13 @@ def parse(ids: Iterable[int], tokenizer: Tokenizer) -> list[Message]:
         parser.push(i)
     parser.close()
     return parser.messages
+
+
+def without_foreign_ids(message: Message, tokenizer: Tokenizer) -> Message:
+    """The message; without its ids, if those say anything but what it says."""
+    said = parse(message.ids or (), tokenizer)
+    is_own = said == [message] and said[0].ids == message.ids
+    return message if is_own or message.ids is None else replace(message, ids=None)
 
 
 class StreamParser:

@@ -66,6 +66,6 @@ class Approval:
 
 
 def _kind(call: Message) -> str:
-    """What `always` is meant for: a function, or all of a builtin tool."""
-    name = (call.recipient or "").removeprefix("functions.")
-    return name.split(".", maxsplit=1)[0]
+    """What `always` is meant for: one function, or all of a builtin tool."""
+    name = call.recipient or ""
+    return name if name.startswith("functions.") else name.split(".", maxsplit=1)[0]

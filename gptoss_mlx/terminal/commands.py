@@ -7,6 +7,7 @@ line is read; what a command changes is the session's to change.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +87,19 @@ def _system(session: Session, text: str) -> None:
 
 def _tools(session: Session, names: str) -> None:
     if names:
-        session.set_tools([] if names == "off" else names.replace(",", " ").split())
+        session.set_tools([] if names == "off" else _words(names))
     for tool in session.chat.toolbox.tools:
         session.view.note(f"{tool.name}: {', '.join(tool.recipients)}")
     if not session.chat.toolbox.tools:
         session.view.note("no tools; for example: /tools python,browser")
+
+
+def _words(names: str) -> list[str]:
+    """Names between spaces; in quotes, a name may have some."""
+    try:
+        return shlex.split(names)
+    except ValueError:
+        raise UsageError(f"{names}: a quote is not closed") from None
 
 
 def _show(session: Session, _: str) -> None:

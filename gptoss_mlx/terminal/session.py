@@ -16,7 +16,7 @@ from gptoss_mlx.chat import Chat, Options, Turn
 from gptoss_mlx.conversations import Conversation, ConversationStore
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import GptOssError, UsageError
-from gptoss_mlx.harmony import Delta, Effort, Setup
+from gptoss_mlx.harmony import Effort, Setup, without_foreign_ids
 from gptoss_mlx.terminal import commands
 from gptoss_mlx.terminal.view import View
 from gptoss_mlx.tokenizer import Tokenizer
@@ -76,8 +76,7 @@ class Session:
     ) -> None:
         self.chat, self.view, self.store, self.options = chat, view, store, options
         self.doors = doors
-        self.conversation = conversation
-        self.chat.messages = conversation.messages
+        self._take_up(conversation)
         self.is_over = False
         self.edited: str | None = None  # the last message, while it stands in the line once more
         self._is_kept = True  # what is on disk is what is here
@@ -124,8 +123,8 @@ class Session:
 
     def ask(self, text: str | None) -> Turn | None:
         """Send a message, or go on without; show what comes, and keep it."""
-        for call in self.chat.open_calls if text is not None else ():
-            self.chat.add_tool_result(call, "[ERROR] the user gave no result")
+        if text is not None:
+            self.answer_open_calls()
         turn = None
         try:
             turn = self.view.show(self.chat.send(text, self.options))
@@ -134,6 +133,11 @@ class Session:
         if turn is not None:
             self._say_how_it_ended(turn)
         return turn
+
+    def answer_open_calls(self) -> None:
+        """Tell the model that calls which waited for the user got no result."""
+        for call in self.chat.open_calls:
+            self.chat.add_tool_result(call, "[ERROR] the user gave no result")
 
     def save(self) -> None:
         """Write the conversation down; one in which nothing is said any more has no file.
@@ -144,6 +148,7 @@ class Session:
         if self.store is None:
             return
         conversation = self.conversation
+        self._resolve_citations()
         conversation.setup = self.chat.setup
         conversation.tools = tuple(tool.name for tool in self.chat.toolbox.tools)
         if conversation.messages:
@@ -166,14 +171,32 @@ class Session:
         self.keep()
         if conversation is None:
             setup = replace(self.chat.setup)
-            conversation = Conversation.begin(self.conversation.model, setup)
+            conversation = Conversation(self.conversation.model, setup)
         else:
             functions = self.chat.setup.functions
             self.chat.setup = replace(conversation.setup, functions=functions)
             conversation.model = self.conversation.model  # that goes on with it
+        self._take_up(conversation)
+        self.chat.last_turn = None
+        self.chat.toolbox.reset()
+
+    def _take_up(self, conversation: Conversation) -> None:
+        """The record's messages become the chat's; a file may have been changed by hand."""
+        conversation.messages[:] = [
+            without_foreign_ids(message, self.chat.tokenizer) for message in conversation.messages
+        ]
         self.conversation = conversation
         self.chat.messages = conversation.messages
-        self.chat.last_turn = None
+        self._resolved = len(conversation.messages)
+
+    def _resolve_citations(self) -> None:
+        """Note what citations of pages lead to, while the pages are known."""
+        messages, shown = self.conversation.messages, self.conversation.shown
+        for i in range(min(self._resolved, len(messages)), len(messages)):
+            text = self.view.filtered(messages[i].content) if messages[i].is_shown else ""
+            if text and text != messages[i].content:
+                shown[i] = text
+        self._resolved = len(messages)
 
     def recall(self) -> None:
         """Show which conversation this is, and what was said last."""
@@ -186,9 +209,10 @@ class Session:
         if not conversation.turns:
             return
         self.view.note(f">>> {self.last_message}")
-        said = conversation.messages[self._last_asked :]
-        answer = "\n\n".join(m.content for m in said if m.role == "assistant" and m.is_shown)
-        self.view.show(delta for delta in [Delta("final", None, answer)] if answer)
+        said = enumerate(conversation.messages[self._last_asked :], self._last_asked)
+        answers = (conversation.shown.get(i, m.content) for i, m in said if m.is_shown)
+        if answer := "\n\n".join(answers):
+            self.view.show_answer(answer)
 
     @property
     def _last_asked(self) -> int:
@@ -214,8 +238,11 @@ class Session:
         Raises:
             UsageError: there is none.
         """
-        text = self.last_message
-        del self.chat.messages[self._last_asked :]
+        text, length = self.last_message, self._last_asked
+        del self.chat.messages[length:]
+        shown = self.conversation.shown
+        self.conversation.shown = {i: text for i, text in shown.items() if i < length}
+        self._resolved = min(self._resolved, length)
         return text
 
     def replace_last(self, text: str | None = None) -> None:
@@ -226,14 +253,15 @@ class Session:
             GptOssError: it cannot be sent, or the answer failed.
         """
         messages = self.chat.messages
-        before = list(messages)
+        before, shown = list(messages), self.conversation.shown
         taken = self.take_back()
         length = len(messages)
         try:
             self.ask(taken if text is None else text)
         finally:
             if len(messages) == length:
-                messages[:] = before
+                messages[:], self.conversation.shown = before, shown
+                self._resolved = len(before)
                 self.keep()
 
     def set_setup(

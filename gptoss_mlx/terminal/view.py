@@ -101,6 +101,17 @@ class View:
             self._close()
         return turn
 
+    def filtered(self, text: str) -> str:
+        """An answer's whole text as it is shown."""
+        rewrite = self.make_filter()
+        return rewrite.push(text) + rewrite.close() if rewrite else text
+
+    def show_answer(self, text: str) -> None:
+        """An answer that was rewritten before."""
+        self._close()
+        with MarkdownStream(self.out) as answer:
+            answer.push(text)
+
     def show_running(self, what: str) -> None:
         """A tool runs, until its result comes."""
         self._line.show(f"running {what}")

@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from gptoss_mlx.errors import ToolError
 from gptoss_mlx.harmony import Builtin, FunctionTool
@@ -43,7 +43,7 @@ class Tool(ABC):
     conversation answers their calls.
     """
 
-    name: ClassVar[str]
+    name: str
     builtin: Builtin | None = None
     functions: Sequence[FunctionTool] = ()
     client_functions: Sequence[FunctionTool] = ()
@@ -71,6 +71,9 @@ class Tool(ABC):
         Raises:
             ToolError: it failed; its text is for the model, and says what to do otherwise.
         """
+
+    def reset(self) -> None:  # noqa: B027
+        """Another conversation begins: forget what belonged to the last one."""
 
     def close(self) -> None:  # noqa: B027  (most tools hold nothing)
         """Free what the tool holds. From any thread: a call that runs ends soon, in a ToolError."""

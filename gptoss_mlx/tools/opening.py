@@ -25,12 +25,14 @@ class ToolOptions:
     """What holds for all tools.
 
     root: the folder whose files apply_patch may change. sandboxed: whether Python is shut in.
-    max_output: characters of a result that the model is given.
+    max_output: characters of a result that the model is given. allow_private: whether the browser
+    may open pages in the user's own network.
     """
 
     root: Path = field(default_factory=Path.cwd)
     sandboxed: bool = True
     max_output: int = MAX_OUTPUT
+    allow_private: bool = False
 
 
 def open_tools(names: Iterable[str], options: ToolOptions) -> Toolbox:
@@ -68,7 +70,11 @@ def _open(name: str, options: ToolOptions, taken: Collection[str]) -> Sequence[T
     if kind == "browser":
         from gptoss_mlx.tools.browser import BrowserTool, make_backend
 
-        return [BrowserTool(make_backend(detail or _DEFAULT_BACKEND))]
+        return [
+            BrowserTool(
+                make_backend(detail or _DEFAULT_BACKEND, allow_private=options.allow_private)
+            )
+        ]
     if name == "apply_patch":
         from gptoss_mlx.tools.apply_patch import ApplyPatchTool
 

@@ -55,6 +55,11 @@ class Toolbox:
             except Exception:
                 _log.warning("the tool %s could not be closed", tool.name, exc_info=True)
 
+    def reset(self) -> None:
+        """Another conversation begins."""
+        for tool in self.tools:
+            tool.reset()
+
     def extend(self, setup: Setup) -> Setup:
         """The setup, with these tools described in it."""
         builtins = tuple(tool.builtin for tool in self.tools if tool.builtin)

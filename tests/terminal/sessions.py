@@ -156,7 +156,7 @@ def open_session(
     setup: Setup | None = None,
 ) -> Opened:
     """A session in which the model answers with these completions; kept, if there is a store."""
-    conversation = conversation or Conversation.begin("replay", setup or Setup())
+    conversation = conversation or Conversation("replay", setup or Setup())
     return Opened(tokenizer, scripts, store, conversation, tools, approve)
 
 

@@ -72,12 +72,13 @@ def test_nobody_replies() -> None:
 
 def test_always_is_for_one_tool() -> None:
     """All of a builtin, or one function, and nothing else."""
-    user = Asked("a", "always", "n", "n")
+    user = Asked("a", "always", "n", "n", "n")
     assert [user.about(name) for name in ("browser.open", "browser.search")] == [None, None]
     assert [user.about(name) for name in ("functions.f", "functions.f")] == [None, None]
     assert user.about("functions.g") is not None
+    assert user.about("functions.browser") is not None
     assert user.about("python") is not None
-    assert user.questions == 4
+    assert user.questions == 5
 
 
 def test_harmless_calls_are_not_asked_about() -> None:

@@ -229,7 +229,7 @@ def test_saving_nothing(tokenizer: Tokenizer, store: ConversationStore) -> None:
 
 def earlier(store: ConversationStore, *texts: str) -> Conversation:
     """A conversation with another model that was kept some time ago."""
-    conversation = Conversation.begin("another", Setup("high", "Be brief."))
+    conversation = Conversation("another", Setup("high", "Be brief."))
     conversation.messages += [Message("user", text) for text in texts]
     store.save(conversation)
     return conversation

@@ -79,7 +79,7 @@ def test_a_conversation_goes_on(tokenizer: Tokenizer, store: ConversationStore) 
 
 def test_recalling_what_has_no_answer_or_no_message(tokenizer: Tokenizer) -> None:
     """A file may hold anything."""
-    begun = Conversation.begin("replay", Setup())
+    begun = Conversation("replay", Setup())
     session = open_session(tokenizer, conversation=begun)
     session.recall()
     begun.messages.append(Message("user", "first"))

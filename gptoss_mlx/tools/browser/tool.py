@@ -93,6 +93,10 @@ class BrowserTool(Tool):
         self._pages.append(page)
         return shown
 
+    def reset(self) -> None:
+        """Another conversation begins, with no page yet."""
+        self._pages = []
+
     def close(self) -> None:
         """End a running call, and refuse further ones."""
         self._closed.set()
