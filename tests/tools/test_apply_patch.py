@@ -16,38 +16,19 @@ import pytest
 from gptoss_mlx.errors import ToolError, UsageError
 from gptoss_mlx.tools.apply_patch.files import MAX_FILE_BYTES
 from gptoss_mlx.tools.apply_patch.tool import ApplyPatchTool
-from tools.patches import CALL, outcome, tree, wrap
+from tools.patches import CALL, EVERYTHING, make_project, outcome, tree, wrap
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A small project, in a folder with something outside of it."""
-    root = tmp_path / "project"
-    (root / "src").mkdir(parents=True)
-    (root / "src" / "a.py").write_text("def f():\n    return 1\n")
-    (root / "b.txt").write_text("one\ntwo\n")
-    (root / ".git").mkdir()
-    (root / ".git" / "config").write_text("[core]\n")
-    (tmp_path / "outside.txt").write_text("outside\n")
-    return root
+    return make_project(tmp_path)
 
 
 @pytest.fixture
 def tool(root: Path) -> ApplyPatchTool:
     """The tool, in the project."""
     return ApplyPatchTool(root)
-
-
-EVERYTHING = wrap(
-    "*** Add File: new/deep/c.md",
-    "+# C",
-    "*** Delete File: b.txt",
-    "*** Update File: src/a.py",
-    "*** Move to: lib/a.py",
-    " def f():",
-    "-    return 1",
-    "+    return 2",
-)
 
 
 def test_all_kinds_at_once(tool: ApplyPatchTool, root: Path) -> None:
@@ -60,52 +41,6 @@ def test_all_kinds_at_once(tool: ApplyPatchTool, root: Path) -> None:
     assert (root / "lib/a.py").read_text() == "def f():\n    return 2\n"
     assert (root / "lib/a.py").stat().st_mode & 0o777 == 0o755
     assert not [path for path in root.rglob("*") if path.suffix == ".patch"]
-
-
-def test_preview_is_a_diff(tool: ApplyPatchTool, root: Path) -> None:
-    """Every file is shown as git would, and nothing is changed."""
-    before = tree(root)
-    preview = tool.preview(CALL, EVERYTHING)
-    assert preview.title == "apply_patch new/deep/c.md, b.txt, src/a.py -> lib/a.py"
-    assert preview.language == "diff"
-    assert not preview.is_harmless
-    assert preview.body.splitlines() == [
-        "--- /dev/null",
-        "+++ b/new/deep/c.md",
-        "@@ -0,0 +1 @@",
-        "+# C",
-        "--- a/b.txt",
-        "+++ /dev/null",
-        "@@ -1,2 +0,0 @@",
-        "-one",
-        "-two",
-        "--- a/src/a.py",
-        "+++ b/lib/a.py",
-        "@@ -1,2 +1,2 @@",
-        " def f():",
-        "-    return 1",
-        "+    return 2",
-    ]
-    assert tree(root) == before
-
-
-def test_preview_of_odd_files(tool: ApplyPatchTool, root: Path) -> None:
-    """Control characters are made visible; a missing newline, and what is empty, are shown."""
-    (root / "odd").write_bytes(b"a\x1b[2J\r\n\xff\x7f\r\nb")
-    preview = tool.preview(CALL, wrap("*** Update File: odd", "-b", "+c", "*** Add File: empty"))
-    assert preview.body.splitlines() == [
-        "--- a/odd",
-        "+++ b/odd",
-        "@@ -1,3 +1,3 @@",
-        " a␛[2J",
-        " ��",
-        "-b",
-        "\\ No newline at end of file",
-        "+c",
-        "\\ No newline at end of file",
-        "--- /dev/null",
-        "+++ b/empty",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +154,8 @@ def test_root_behind_a_link(root: Path, tmp_path: Path) -> None:
         (["*** Add File: x", "+a", "*** Add File: x", "+b"], "x is changed twice"),
         (["*** Update File: b.txt", "-one", "*** Update File: b.txt", "-two"], "changed twice"),
         (["*** Update File: b.txt", "-one", "*** Delete File: twin"], "twin is changed twice"),
+        (["*** Add File: d/x", "+a", "*** Add File: d", "+b"], "d/x: d is a file in the same"),
+        (["*** Add File: d", "+a", "*** Add File: d/e/x", "+b"], "d/e/x: d is a file in the same"),
         (["*** Update File: pipe", "-one"], "pipe: this is not a regular file"),
         (["*** Update File: locked", "-one"], "locked: the file is read-only"),
         (["*** Update File: huge", "-one"], "too much"),

@@ -89,6 +89,23 @@ def test_failing_commands(commands: MakeTool) -> None:
     assert call(tool, "deaf", city="x" * 1_000_000) == "done\n"
 
 
+def test_command_that_leaves_a_process(commands: MakeTool) -> None:
+    """All of the result is there when the command ends, and what it has left is killed."""
+    code = "sleep 60 & echo $!; head -c 60000 /dev/zero | tr '\\0' x"
+    tool = commands({"name": "f", "command": ["sh", "-c", code]})
+    started = time.monotonic()
+    pid, rest = call(tool, "f").split("\n")
+    assert time.monotonic() - started < 5
+    assert rest == "x" * 60_000
+    assert is_gone(int(pid))
+
+
+def test_words_after_the_end_of_a_command(commands: MakeTool) -> None:
+    """What another process passes on for it may come a moment later."""
+    tool = commands({"name": "f", "command": ["sh", "-c", "(sleep 0.2; echo last) & echo first"]})
+    assert call(tool, "f") == "first\nlast\n"
+
+
 def test_command_that_hangs(commands: MakeTool) -> None:
     """It is stopped after its time."""
     tool = commands(script("hang", "import time; time.sleep(60)"), timeout=0.5)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def tool() -> Iterator[FunctionsTool]:
     tool = load_functions(WEATHER)
     yield tool
     tool.close()
+
+
+def test_name(tool: FunctionsTool) -> None:
+    """Tools of several files can be told apart."""
+    assert tool.name == "weather.py"
 
 
 def test_public_functions_are_found(tool: FunctionsTool) -> None:
@@ -150,6 +156,40 @@ def test_crash_and_restart(
     """A crash says how; the next call has a new process."""
     with pytest.raises(ToolError, match=f"{name} ended its process .*{message}"):
         call(tool, name, **arguments)
+    assert call(tool, "count") == "1"
+
+
+def test_a_fork_does_not_answer(tool: FunctionsTool) -> None:
+    """What a function forks has no pipe, and ends where it would answer."""
+    pid = call(tool, "process")
+    assert call(tool, "fork") == "parent"
+    assert int(call(tool, "last_fork")) == 0  # its exit code
+    assert call(tool, "speak", text="mine") == "mine"
+    assert call(tool, "process") == pid
+
+
+def test_a_file_that_forks(tmp_path: Path) -> None:
+    """The functions are described once, also where the file forks as it is loaded."""
+    path = tmp_path / "f.py"
+    path.write_text("import os\nif os.fork(): os.wait()\ndef f() -> int: return 1\n")
+    tool = load_functions(path)
+    assert call(tool, "f") == "1"
+    tool.close()
+
+
+def test_a_fork_that_outlives_the_process(tool: FunctionsTool) -> None:
+    """The end of the process is seen at once, not when the fork ends."""
+    started = time.monotonic()
+    with pytest.raises(ToolError, match=r"fork_and_leave ended its process \(exit code 3\)"):
+        call(tool, "fork_and_leave")
+    assert time.monotonic() - started < 5
+    assert call(tool, "count") == "1"
+
+
+def test_an_answer_to_something_else(tool: FunctionsTool) -> None:
+    """It is not taken for the answer; the next call has a new process."""
+    with pytest.raises(ToolError, match="forge: something else than its answer came back"):
+        call(tool, "forge")
     assert call(tool, "count") == "1"
 
 

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import pytest
 
 from gptoss_mlx.errors import ToolError, UsageError
+from gptoss_mlx.tools.mcp import session as mcp_session
 from gptoss_mlx.tools.mcp import tool as mcp
 from gptoss_mlx.tools.mcp.session import Server
 from gptoss_mlx.tools.mcp.tool import McpTool, load_mcp, unique_names
@@ -71,6 +72,11 @@ def test_tools_become_functions(tool: McpTool) -> None:
             "b": {"type": "integer"},
         },
     }
+
+
+def test_name(tool: McpTool) -> None:
+    """Servers can be told apart, and from the tools that are no servers."""
+    assert tool.name == "mcp:one"
 
 
 def test_calls(tool: McpTool) -> None:
@@ -242,6 +248,16 @@ def test_server_that_does_not_start(tmp_path: Path) -> None:
     ):
         load_mcp(configured(tmp_path, bad=bad, good=good))
     assert not any(session.is_alive for session in sessions)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("_MAX_PAGES", 3), ("_MAX_TOOLS", 15)])
+def test_server_that_offers_too_much(tmp_path: Path, limit: str, most: int) -> None:
+    """A list that is too long, or never ends, is given up."""
+    with (
+        patch.object(mcp_session, limit, most),
+        pytest.raises(UsageError, match=r"server one did not start: it lists more than .* pages"),
+    ):
+        load_mcp(configured(tmp_path, one=ENTRY))
 
 
 def test_server_that_says_nothing(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 _calls = 0
+_fork = 0
 
 
 class Unit(Enum):
@@ -126,6 +129,49 @@ def flood(size: int) -> str:
 def child() -> int:
     """Start a process."""
     return subprocess.Popen(["sleep", "60"]).pid
+
+
+def fork() -> str:
+    """Return twice, as a careless function does; the child only if it has no pipe to us."""
+    global _fork
+    _fork = os.fork()
+    if _fork == 0 and _pipes():
+        os._exit(9)
+    return "parent" if _fork else "child"
+
+
+def last_fork() -> int:
+    """How it ended."""
+    return os.waitpid(_fork, 0)[1]
+
+
+def process() -> int:
+    """Where this runs."""
+    return os.getpid()
+
+
+def fork_and_leave() -> None:
+    """End the process, but not its fork."""
+    if os.fork() == 0:
+        time.sleep(60)
+    os._exit(3)
+
+
+def forge() -> str:
+    """Write an answer to something else into every pipe there is."""
+    for pipe in _pipes():
+        with contextlib.suppress(OSError):
+            os.write(pipe, b'{"id": 0, "result": "forged"}\n')
+    time.sleep(0.2)  # so that it comes alone
+    return "true"
+
+
+def _pipes() -> list[int]:
+    found: list[int] = []
+    for pipe in range(3, 20):
+        with contextlib.suppress(OSError):
+            found += [pipe] if stat.S_ISFIFO(os.fstat(pipe).st_mode) else []
+    return found
 
 
 def read_input() -> str:

@@ -1,7 +1,8 @@
 """apply_patch: files below a root folder, changed in the format that the models were trained with.
 
 A patch is computed whole before anything is written, and then written whole or not at all. The last
-patches can be taken back. Nothing here asks anyone for permission.
+patches can be taken back. What was shown in a preview is what is written, or nothing is. Nothing
+here asks anyone for permission.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import cast
 
 from gptoss_mlx.errors import ToolError, UsageError
 from gptoss_mlx.harmony import FunctionTool
@@ -28,6 +29,8 @@ __all__ = ["ApplyPatchTool"]
 MAX_PATCH = 1_000_000  # characters
 UNDO_LEVELS = 20
 _BEGIN = "*** Begin Patch"
+_CHANGED = "nothing was changed, for a file has changed since the patch was shown"
+_AGAIN = "Read it again, and send the patch again"
 
 _FUNCTION = FunctionTool(
     "apply_patch",
@@ -100,7 +103,7 @@ class ApplyPatchTool(Tool):
         UsageError: `root` is no folder.
     """
 
-    name: ClassVar[str] = "apply_patch"
+    name = "apply_patch"
     functions = (_FUNCTION,)
     instructions = _INSTRUCTIONS
 
@@ -109,6 +112,7 @@ class ApplyPatchTool(Tool):
             raise UsageError(f"{root} is no folder that patches could be applied in")
         self._root = Root(root)
         self._applied: collections.deque[_Applied] = collections.deque(maxlen=UNDO_LEVELS)
+        self._shown: tuple[str, list[_Step]] | None = None  # a call, and what it came to
 
     @property
     def recipients(self) -> Sequence[str]:
@@ -119,14 +123,20 @@ class ApplyPatchTool(Tool):
         """The patch as a unified diff of the files as they are."""
         del recipient
         steps = self._plan(content)
+        self._shown = content, steps
         names = ", ".join(" -> ".join(step.names) for step in steps)
         title = f"apply_patch {names}" if len(names) <= 80 else f"apply_patch ({len(steps)} files)"
         return Preview(title, "".join(map(_diff, steps)), "diff")
 
     def run(self, recipient: str, content: str) -> str:
-        """Apply the patch; returns what happened to each file."""
+        """Apply the patch; returns what happened to each file.
+
+        Raises:
+            ToolError: it cannot be applied; or not as it was shown, if it is what the last preview
+                was of.
+        """
         del recipient
-        steps = self._plan(content)
+        steps = self._as_shown(content)
         changes = tuple(change for step in steps for change in step.changes)
         folders = commit(changes)
         names = tuple(f"{step.letter} {' -> '.join(step.names)}" for step in steps)
@@ -154,6 +164,20 @@ class ApplyPatchTool(Tool):
                 folder.rmdir()
         return "\n".join(("Taken back:", *last.names))
 
+    def _as_shown(self, content: str) -> list[_Step]:
+        """What a call would do; where it was the last to be shown, it must still be that."""
+        shown, self._shown = self._shown, None
+        if shown is None or shown[0] != content:
+            return self._plan(content)
+        try:
+            steps = self._plan(content)
+        except ToolError as error:
+            raise ToolError(f"{_CHANGED} ({error}). {_AGAIN}") from error
+        for old, new in zip(shown[1], steps, strict=True):
+            if old != new:
+                raise ToolError(f"{_CHANGED} ({new.names[0]}). {_AGAIN}")
+        return steps
+
     def _plan(self, content: str) -> list[_Step]:
         """What a call would do. Reads the files, and changes nothing."""
         sections = parse_patch(_patch_of(content))
@@ -161,15 +185,7 @@ class ApplyPatchTool(Tool):
             steps = [self._step(section) for section in sections]
         except OSError as error:
             raise ToolError(f"a file could not be read: {error}") from error
-        seen: set[object] = set()
-        for step in steps:
-            for change in step.changes:
-                # by inode, too: two names of one file, as on a disk that ignores case
-                status = change.path.stat() if change.before is not None else None
-                keys = {change.path, (status.st_dev, status.st_ino) if status else change.path}
-                if keys & seen:
-                    raise ToolError(f"{step.names[-1]} is changed twice: use one section for it")
-                seen |= keys
+        _check_distinct(steps)
         return steps
 
     def _step(self, section: Section) -> _Step:
@@ -187,6 +203,24 @@ class ApplyPatchTool(Tool):
         after = _patched(section, old.before or b"") if section.hunks else old.before
         moved = Change(self._root.new_file(target), None, after, old.mode)
         return _Step("M", (path, target), (moved, old))
+
+
+def _check_distinct(steps: Sequence[_Step]) -> None:
+    """Nothing, where no file is changed twice, or is the folder of another."""
+    seen: set[object] = set()
+    made = {change.path for step in steps for change in step.changes if change.after is not None}
+    for step in steps:
+        for change in step.changes:
+            # by inode, too: two names of one file, as on a disk that ignores case
+            status = change.path.stat() if change.before is not None else None
+            keys = {change.path, (status.st_dev, status.st_ino) if status else change.path}
+            if keys & seen:
+                raise ToolError(f"{step.names[-1]} is changed twice: use one section for it")
+            if folder := next((path for path in change.path.parents if path in made), None):
+                raise ToolError(
+                    f"{step.names[-1]}: {folder.name} is a file in the same patch, and no folder"
+                )
+            seen |= keys
 
 
 def _deleted(path: Path) -> Change:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from gptoss_mlx.errors import ToolError, UsageError
 from gptoss_mlx.tools.children import MAX_OUTPUT_BYTES, Tail, ending, exchange, kill
@@ -58,8 +58,8 @@ class Worker:
                 raise ToolError(f"{name}: the functions were closed")
             if self._child is None:
                 self._start()
-            request = json.dumps({"name": name, "arguments": arguments})
-            answer = self._ask(f"{request}\n".encode(), name, self._seconds)
+            request = {"name": name, "arguments": arguments}
+            answer = self._ask(request, name, self._seconds)
         if "error" in answer:
             raise ToolError(answer["error"])
         return answer["result"]
@@ -76,23 +76,26 @@ class Worker:
         self._child = _Child(self._path)
         if self._is_closed:  # meanwhile: close() may have come too early to see the child
             kill(self._child.process)
-        answer = self._ask(b"", f"{self._path.name}, while it was loaded,", LOAD_SECONDS)
+        answer = self._ask(None, f"{self._path.name}, while it was loaded,", LOAD_SECONDS)
         if "error" in answer:
             self._drop()
             raise ToolError(f"{self._path}: {answer['error']}")
         return answer["functions"]
 
-    def _ask(self, request: bytes, who: str, seconds: float) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any] | None, who: str, seconds: float) -> dict[str, Any]:
         child = self._child
         assert child
         try:
-            answer = exchange(child.requests, request, child.replies, seconds, one_line=True)
-            return json.loads(answer)
+            return child.ask(request, seconds)
         except TimeoutError:
             self._drop()
             lost = "it was stopped, and what the file kept in memory is lost"
             raise ToolError(f"{who} took longer than {seconds:g} s: {lost}") from None
-        except (EOFError, ValueError):
+        except (ValueError, OverflowError):
+            self._drop()
+            text = f"{who}: something else than its answer came back, so its process was stopped"
+            raise ToolError(f"{text}: the next call starts a new one") from None
+        except EOFError:
             kill(child.process)
             said = child.output.text()[-_SHOWN:]
             self._drop()
@@ -135,6 +138,21 @@ class _Child:
                 os.close(pipe)
         assert self.process.stdout
         self.output = Tail(self.process.stdout)
+        self._number = 0  # of the request that is answered next
+
+    def ask(self, request: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """The answer to a request; to none, what the worker says when it has loaded its file.
+
+        Raises:
+            ValueError: what came back is no answer to it. Others as in `exchange`.
+        """
+        number, self._number = self._number, self._number + 1
+        given = b"" if request is None else f"{json.dumps({'id': number, **request})}\n".encode()
+        line = exchange(self.process, self.requests, given, self.replies, seconds, one_line=True)
+        answer: object = json.loads(line)
+        if not isinstance(answer, dict) or cast("dict[str, Any]", answer).get("id") != number:
+            raise ValueError("an answer to something else")
+        return cast("dict[str, Any]", answer)
 
     def end(self) -> None:
         """Kill it, and close the pipes."""
@@ -178,7 +196,7 @@ class Command:
         given = json.dumps(arguments).encode()
         try:
             with process.stdin as stdin, process.stdout as stdout:
-                output = exchange(stdin, given, stdout, self._seconds)
+                output = exchange(process, stdin, given, stdout, self._seconds)
             process.wait(self._seconds)
         except (TimeoutError, subprocess.TimeoutExpired):
             raise ToolError(f"{name} took longer than {self._seconds:g} s: stopped") from None

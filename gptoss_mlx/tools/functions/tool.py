@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 from gptoss_mlx.errors import ToolError, UsageError
 from gptoss_mlx.harmony import FunctionTool
@@ -35,14 +35,17 @@ class FunctionsTool(Tool):
 
     Args:
         functions: each with what runs it, or None where whoever holds the conversation answers.
+        name: the name of the file they come from.
         checks: whether arguments are checked against the schema here; a Python file does it itself.
     """
 
-    name: ClassVar[str] = "functions"
-
     def __init__(
-        self, functions: Sequence[tuple[FunctionTool, _Runner | None]], checks: bool = True
+        self,
+        functions: Sequence[tuple[FunctionTool, _Runner | None]],
+        name: str,
+        checks: bool = True,
     ) -> None:
+        self.name = name
         self._runners = {function.name: runner for function, runner in functions if runner}
         self._schemas = {function.name: function.parameters or {} for function, _ in functions}
         self._checks = checks
@@ -69,7 +72,7 @@ class FunctionsTool(Tool):
         except BaseException:
             worker.close()
             raise
-        return cls([(function, worker) for function in found], checks=False)
+        return cls([(function, worker) for function in found], path.name, checks=False)
 
     @classmethod
     def from_json(cls, path: Path, timeout: float = TIMEOUT) -> FunctionsTool:
@@ -97,7 +100,7 @@ class FunctionsTool(Tool):
             command = _command(fields, path, where)
             found.append((function, Command(command, timeout) if command else None))
         _check_names([function for function, _ in found], path)
-        return cls(found)
+        return cls(found, path.name)
 
     @property
     def recipients(self) -> Sequence[str]:

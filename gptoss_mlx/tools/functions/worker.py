@@ -1,8 +1,9 @@
 """The child process that a user's Python file runs in: describes its functions, then calls them.
 
-Run as a script, with the file and two pipes: `worker.py FILE REQUESTS REPLIES`. One JSON
-object a line: first {"functions": [...]} or {"error": text}; then, for each {"name", "arguments"},
-a {"result": text} or {"error": text}. When the requests end, everything here is killed.
+Run as a script, with the file and two pipes: `worker.py FILE REQUESTS REPLIES`. One JSON object a
+line: first {"id": 0, "functions": [...]} or {"id": 0, "error": text}; then, for each {"id", "name",
+"arguments"}, a {"id", "result": text} or {"id", "error": text}. When the requests end, everything
+here is killed. What a function forks has neither pipe, and ends where it would answer.
 
 It imports nothing of gptoss_mlx: the file is alone here, with the modules beside it.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import inspect
 import io
@@ -179,30 +181,40 @@ def serve(
     """Load and describe, then answer requests until this process is killed."""
     try:
         functions = public_functions(load(path))
-        reply(functions=[describe(name, value) for name, value in functions.items()])
+        reply(id=0, functions=[describe(name, value) for name, value in functions.items()])
         caller = Caller(path, functions)
     except BaseException as error:
-        reply(error=summary(error, path))
+        reply(id=0, error=summary(error, path))
         return
     while True:
         request = requests.get()
-        reply(**caller.call(request["name"], request["arguments"]))
+        answer = caller.call(request["name"], request["arguments"])
+        reply(id=request["id"], **answer)
+
+
+def _close(pipe: int) -> None:
+    with contextlib.suppress(OSError):  # a function may have closed it
+        os.close(pipe)
 
 
 def main() -> None:
     """Serve until the requests end, then kill the session."""
     path, request_pipe, reply_pipe = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    for pipe in (request_pipe, reply_pipe):
-        os.set_inheritable(pipe, False)  # what functions start must not hold them
+    for pipe in (request_pipe, reply_pipe):  # what functions start or fork must not hold them
+        os.set_inheritable(pipe, False)
+        os.register_at_fork(after_in_child=functools.partial(_close, pipe))
+    own = os.getpid()
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
-        with os.fdopen(request_pipe, "rb") as lines:
+        with os.fdopen(request_pipe, "rb", closefd=False) as lines:
             for line in lines:
                 requests.put(cast("dict[str, Any]", json.loads(line)))
         os.killpg(0, signal.SIGKILL)
 
     def reply(**values: object) -> None:
+        if os.getpid() != own:
+            os._exit(0)
         line = json.dumps(values, default=str, ensure_ascii=False)
         with os.fdopen(reply_pipe, "wb", closefd=False) as replies:
             replies.write(f"{line}\n".encode("utf-8", "replace"))

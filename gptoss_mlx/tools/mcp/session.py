@@ -31,6 +31,7 @@ _MAX_LINE = 32_000_000  # bytes of one message
 _GRACE = 2.0  # seconds that a server has to end once its stdin is closed
 _MOMENT = 0.2  # seconds between the end of a pipe and the end of its process
 _SHOWN = 1_000  # characters of its stderr
+_MAX_PAGES, _MAX_TOOLS = 50, 1_000  # of the list of what a server offers
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Session:
         Raises:
             TimeoutError: it has not said so in time.
             MCPError: it ended, or speaks another protocol.
+            ValueError: it offers too much.
         """
         return self._opened.result(seconds)[1]
 
@@ -143,13 +145,27 @@ class Session:
         from mcp import Client
 
         async with Client(_transport(self._process)) as client:
-            page = await client.list_tools()
-            tools = list(page.tools)
-            while page.next_cursor:
-                page = await client.list_tools(cursor=page.next_cursor)
-                tools += page.tools
-            self._opened.set_result((client, tools))
+            self._opened.set_result((client, await _listed(client)))
             await self._stop.wait()
+
+
+async def _listed(client: Client) -> list[Tool]:
+    """What a server offers, of all pages.
+
+    Raises:
+        ValueError: there is too much, or no end of it.
+    """
+    tools: list[Tool] = []
+    cursor: str | None = None
+    for _ in range(_MAX_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        tools += page.tools
+        cursor = page.next_cursor
+        if not cursor or len(tools) > _MAX_TOOLS:
+            break
+    if cursor or len(tools) > _MAX_TOOLS:
+        raise ValueError(f"it lists more than {_MAX_TOOLS:,} tools, or {_MAX_PAGES} pages of them")
+    return tools
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -1,7 +1,7 @@
 """Tools of MCP servers: processes that speak the Model Context Protocol over stdin and stdout.
 
 A configuration file names the servers; each becomes one tool. Servers are not shut in. It does not
-know how the protocol is spoken; that is mcp_session.py, and the `mcp` package.
+know how the protocol is spoken; that is session.py, and the `mcp` package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gptoss_mlx.errors import ToolError, UsageError
 from gptoss_mlx.harmony import FunctionTool
@@ -46,11 +46,10 @@ class McpTool(Tool):
         timeout: seconds that a call may take.
     """
 
-    name: ClassVar[str] = "mcp"
-
     def __init__(
         self, server: Server, session: Session, offers: Mapping[str, Offer], timeout: float
     ) -> None:
+        self.name = f"mcp:{server.name}"
         self.server = server
         self._session: Session | None = session
         self._offers = offers
