@@ -36,9 +36,10 @@ class Preview:
 class Tool(ABC):
     """One thing that a model may be given: a builtin namespace, or functions.
 
-    `name` is what `--tools` calls it, or for whom it stands (`weather.py`, `mcp:SERVER`). A builtin is described to the model by harmony itself, in the
-    system message; functions and instructions go into the developer message. `recipients` are the
-    exact names of its calls, as `python`, `browser.search` or `functions.apply_patch`.
+    `name` is what `--tools` calls it, or whom it stands for (`weather.py`, `mcp:SERVER`). A builtin
+    is described to the model by harmony itself, in the system message; functions and instructions
+    go into the developer message. `recipients` are the exact names of its calls, as `python`,
+    `browser.search` or `functions.apply_patch`.
     `client_functions` are described to the model as well, but are not run here: who holds the
     conversation answers their calls.
     """
