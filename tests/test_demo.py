@@ -26,6 +26,8 @@ from gptoss_mlx.harmony import parse
 from gptoss_mlx.model import load_model
 from gptoss_mlx.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(demo.__file__).parent
 UNPACKED_SHA256 = "d40d08999a758a5fe7687a7766222e1307b910ebf139933f8dee93b191154b38"
 tokenizer = load_tokenizer()

@@ -18,6 +18,8 @@ from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.errors import CorruptFileError
 from gptoss_mlx.vocabulary import is_genuine, vocabulary_from_hf
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "",
     " ",

@@ -17,6 +17,8 @@ from gptoss_mlx.model import Model
 from gptoss_mlx.segment import KVBits
 from gptoss_mlx.sequence import Request
 
+pytestmark = pytest.mark.slow
+
 BOUNDARY = 250
 SYSTEM = [BOUNDARY, *((3 * i * i + 2) % 200 for i in range(60))]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)

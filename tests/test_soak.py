@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from soak import check_nothing_left, soak
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_short_soak() -> None:

@@ -18,6 +18,8 @@ from gptoss_mlx.tokenizer import Tokenizer
 from .schemas import SCHEMAS, arguments_schema
 from .walks import generate, stroll
 
+pytestmark = pytest.mark.slow
+
 EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
 
 

@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from gptoss_mlx.harmony import Message, Setup, parse, prune, render
 from gptoss_mlx.tokenizer import (
     CALL,
@@ -21,6 +23,8 @@ from gptoss_mlx.tokenizer import (
 )
 
 from .completions import STOPS, checked_parse
+
+pytestmark = pytest.mark.slow
 
 FUZZ_COUNT = int(os.environ.get("GPTOSS_MLX_FUZZ", "20000"))
 

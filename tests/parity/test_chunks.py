@@ -11,6 +11,8 @@ from gptoss_mlx.model import load_model
 from .checkpoints import CASES, CheckpointOf, logits_of
 from .comparison import Expected, assert_parity
 
+pytestmark = pytest.mark.slow
+
 _NAMES = ["32-experts-320-tokens-seed-4", "128-experts-320-tokens-seed-4"]
 
 

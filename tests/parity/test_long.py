@@ -22,6 +22,8 @@ from gptoss_mlx.prefix import PrefixCache
 from .checkpoints import CASES, Case, CheckpointOf
 from .comparison import MAX_DIFFERENCE
 
+pytestmark = pytest.mark.slow
+
 _LENGTHS = [64, 129, 4097, *([32_768] if os.environ.get("GPTOSS_MLX_LONG") == "1" else [])]
 _CASE = Case(  # half the size of the suite's smallest, so that 4,097 tokens take seconds
     "long",

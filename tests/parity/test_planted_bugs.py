@@ -31,6 +31,8 @@ from .checkpoints import CASES, Case, CheckpointOf, logits_of
 from .comparison import Figures, compare
 from .golden import REFERENCES, load_golden
 
+pytestmark = pytest.mark.slow
+
 _CASE = CASES["32-experts-320-tokens-seed-4"]
 _CHUNK = 64
 

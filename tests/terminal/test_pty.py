@@ -17,6 +17,8 @@ from helpers import write_converted
 from gptoss_mlx.convert.synthetic import GPT_OSS_20B
 from terminal.screen import Screen
 
+pytestmark = pytest.mark.slow
+
 TINY = replace(
     GPT_OSS_20B,
     num_hidden_layers=2,

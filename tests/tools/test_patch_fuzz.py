@@ -11,6 +11,8 @@ import pytest
 from gptoss_mlx.tools.apply_patch.tool import ApplyPatchTool
 from tools.patches import outcome, tree, wrap
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["", "    ", "return x", "    return x", "x = 1", "}", "# déjà vu", "end"]
 
 
