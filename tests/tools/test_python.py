@@ -20,6 +20,7 @@ from gptoss_mlx.tools.python import launch, sandbox
 from gptoss_mlx.tools.python.guard import MARK, Limits
 from gptoss_mlx.tools.python.kernel_main import bounded
 from gptoss_mlx.tools.python.processes import is_alive, marked, tree
+from gptoss_mlx.tools.python.relay import reduced
 from gptoss_mlx.tools.python.sandbox import sandbox_problem
 from gptoss_mlx.tools.python.tool import NO_OUTPUT, PythonTool
 from gptoss_mlx.tools.python.transcript import Transcript
@@ -126,6 +127,20 @@ def test_own_folder_is_kept(tmp_path: Path) -> None:
 
 
 @needs_sandbox
+def test_another_conversation() -> None:
+    """It finds neither the variables nor the files of the last one."""
+    with closing(PythonTool()) as tool:
+        tool.run("python", "x = 1; open('f', 'w').close()")
+        first = tool.folder
+        tool.reset()
+        assert not first.exists()
+        said = tool.run("python", "import os; print(os.listdir()); x")
+        assert said.startswith("[]\n")
+        assert "NameError" in said
+
+
+
+@needs_sandbox
 def test_fresh_folder_is_removed() -> None:
     """Without one, the folder is the tool's, and goes with it; closing twice is harmless."""
     tool = PythonTool()
@@ -135,6 +150,25 @@ def test_fresh_folder_is_removed() -> None:
     assert not tool.folder.exists()
     with pytest.raises(ToolError, match="closed"):
         tool.run("python", "1")
+
+
+@needs_sandbox
+def test_nothing_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No folder is made before it is needed, and none is left, not even by a failed start."""
+    monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
+    with closing(PythonTool()) as tool:
+        assert list(tmp_path.iterdir()) == []
+        tool.run("python", "import os; os.makedirs('a/b'); os.chmod('a', 0o300)")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(launch, "PROGRAM", tmp_path / "none")
+    with closing(PythonTool()) as tool, pytest.raises(ToolError):
+        tool.run("python", "1")
+    assert list(tmp_path.iterdir()) == []
+    unused = PythonTool()
+    unused.close()
+    with pytest.raises(ToolError, match="closed"):
+        assert unused.folder
 
 
 def test_folders_that_cannot_be() -> None:
@@ -174,10 +208,10 @@ def test_socket_paths_are_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     long = _made(tmp_path / ("x" * 100))
     monkeypatch.setattr(launch.tempfile, "tempdir", str(long))
     folder = launch.short_folder()
-    assert not folder.is_relative_to(long)
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.path.is_relative_to(long)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
     assert list(long.iterdir()) == []
-    folder.rmdir()
+    folder.remove()
 
 
 @needs_sandbox
@@ -200,6 +234,30 @@ def test_preview() -> None:
     assert preview.language == "python"
     assert not preview.is_harmless
     assert len(long.title) < 80
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", *"\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"])
+@needs_sandbox
+def test_lines_are_shown_as_they_run(tool: PythonTool, run: Run, end: str) -> None:
+    """What begins a line for Python or IPython begins one in the preview."""
+    code = f"# harmless{end}print('ran')\n# more{end}!echo ran"
+    assert tool.preview("python", code).body == "# harmless\nprint('ran')\n# more\n!echo ran"
+    assert run(code).split() == ["ran", "ran"]
+
+
+def test_what_is_not_seen_is_shown() -> None:
+    """Control characters, overrides of the direction and invisible ones appear as escapes."""
+    with closing(PythonTool(sandboxed=False)) as tool:
+        preview = tool.preview("python", "a\x1b[8m\tb\x08\x9b\u202e\u2066\u200b\ud800é")
+    assert preview.body == r"a\x1b[8m" "\t" r"b\x08\x9b\u202e\u2066\u200b" "\ufffdé"
+    assert preview.title == f"run Python: {preview.body}"
+
+
+@needs_sandbox
+def test_halves_of_pairs(run: Run) -> None:
+    """Characters that nothing can write are replaced, in the code as in what it shows."""
+    assert run("ascii('\udc80')") == "\"'\\\\ufffd'\"\n"
+    assert run("print('a\\ud800b')") == "a?b\n"
 
 
 @needs_sandbox
@@ -267,7 +325,7 @@ def test_ctrl_c_on_code_that_ignores_it() -> None:
 
 @needs_sandbox
 def test_forged_traffic(run: Run) -> None:
-    """Nonsense that code sends in the kernel's name is passed over."""
+    """Nonsense that code sends the relay in the kernel's name is passed over."""
     shown = run(
         "session, socket = get_ipython().kernel.session, get_ipython().kernel.iopub_socket\n"
         "for parent in ([1], None, 'x', {'msg_id': []}):\n"
@@ -329,32 +387,36 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "content"),
+    ("kind", "content", "shown"),
     [
-        ("stream", {}),
-        ("stream", {"text": 5}),
-        ("error", {"traceback": "no list"}),
-        ("error", {"traceback": [1, None]}),
-        ("execute_result", {"data": ["no", "dict"]}),
-        ("execute_result", {"data": {"text/plain": {"a": 1}}}),
-        ("unknown", {"text": "x"}),
+        ("stream", {"text": "x" * 20}, ("stream", "x" * 10)),
+        ("stream", {}, ("stream", "")),
+        ("stream", {"text": 5}, ("stream", "5")),
+        ("error", {"traceback": ["a", "b"]}, ("error", "a\nb")),
+        ("error", {"traceback": "no list"}, None),
+        ("error", {"traceback": [1, None]}, ("error", "1\nNone")),
+        ("execute_result", {"data": {"text/plain": "42"}}, ("result", "42")),
+        ("execute_result", {"data": ["no", "dict"]}, ("result", "")),
+        ("display_data", {"data": {"image/png": ""}}, ("result", "[image/png")),
+        ("unknown", {"text": "x"}, None),
     ],
 )
-def test_forged_messages(kind: str, content: dict[str, object]) -> None:
-    """Messages that no kernel sends are taken as text, or not at all."""
-    transcript = Transcript(10)
-    transcript.add(kind, content)
-    assert len(transcript.text) <= 10
+def test_reduced_messages(
+    kind: str, content: dict[str, object], shown: tuple[str, str] | None
+) -> None:
+    """Of what the kernel sends the relay passes on bounded text, whatever it is that came."""
+    assert reduced(kind, content, 10) == shown
 
 
 def test_transcript_is_cut() -> None:
-    """What is kept is cut at the limit, and more is noticed."""
-    transcript = Transcript(5)
-    transcript.add("stream", {"text": "12345"})
+    """What is kept is cut at the limit, and more is noticed; what is no stream has its own line."""
+    transcript = Transcript(7)
+    transcript.add("stream", "1234")
+    transcript.add("result", "6")
     assert not transcript.is_full
-    transcript.add("stream", {"text": "6"})
+    transcript.add("error", "8")
     assert transcript.is_full
-    assert transcript.text == "12345"
+    assert transcript.text == "1234\n6\n"
 
 
 def test_bounded_messages() -> None:

@@ -6,6 +6,7 @@ may come from threads that end. It does not know what the process does.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -50,7 +51,8 @@ class Guard(threading.Thread):
         command: what to run, in a session of its own: the terminal's Ctrl-C is not for it.
         environment: all its variables; a mark is added.
         mark: tells it from others; not used twice.
-        log: where its own output goes.
+        pipes: its stdin and stdout, which are closed here once it has them.
+        log: where its stderr goes.
         folders: where it may write, the one that it starts in first.
         limits: what it may use.
         disk_before: bytes in the folders that are not held against it.
@@ -61,6 +63,7 @@ class Guard(threading.Thread):
         command: Sequence[str],
         environment: Mapping[str, str],
         mark: str,
+        pipes: tuple[int, int],
         log: Path,
         folders: Sequence[Path],
         limits: Limits,
@@ -70,6 +73,7 @@ class Guard(threading.Thread):
         self.reason: str | None = None
         self.busy = threading.Event()
         self._command, self._environment, self._mark = tuple(command), dict(environment), mark
+        self._pipes = pipes
         self._log, self._folders, self._limits = log, tuple(folders), limits
         self._ending = threading.Event()
         self._heads: list[Process] = []
@@ -91,8 +95,8 @@ class Guard(threading.Thread):
             with self._log.open("wb") as log:
                 process = subprocess.Popen(
                     self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdin=self._pipes[0],
+                    stdout=self._pipes[1],
                     stderr=log,
                     env=environment,
                     cwd=self._folders[0],
@@ -101,6 +105,9 @@ class Guard(threading.Thread):
         except OSError as error:
             self.reason = f"it could not be started ({error})"
             return
+        finally:
+            for pipe in self._pipes:
+                os.close(pipe)
         try:
             self._watch(process.pid)
         finally:

@@ -1,16 +1,14 @@
-"""What runs inside the sandbox: an IPython kernel, lean, that sets limits on itself.
+"""The kernel inside the sandbox: IPython, lean, its messages bounded.
 
-    python kernel_main.py '{"limits": {"RLIMIT_AS": 4294967296}, "max_text": 100000, "argv": [...]}'
+    python kernel_main.py '{"max_text": 100000, "argv": ["-f", "connection.json"]}'
 
-Run as a script, with nothing of gptoss_mlx in reach. The limits on single messages are for honest
-code that prints too much; the one who listens does not rely on them.
+Run as a script by the relay, with nothing of gptoss_mlx in reach. The limits on single messages
+are for honest code that prints too much; those who listen do not rely on them.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
 import sys
 from typing import Any, cast
 
@@ -23,33 +21,28 @@ def bounded(content: Any, max_text: int) -> Any:
         return content
     fields = cast("dict[str, Any]", content)
     cut = {
-        name: value[:max_text] if isinstance(value, str) else value
+        name: _text(value, max_text) if isinstance(value, str) else value
         for name, value in fields.items()
     }
     if isinstance(fields.get("data"), dict):
         data = cast("dict[str, Any]", fields["data"])
         cut["data"] = {
-            kind: str(value)[:max_text] if kind == "text/plain" else ""
+            kind: _text(value, max_text) if kind == "text/plain" else ""
             for kind, value in data.items()
         }
     if isinstance(fields.get("traceback"), list):
         lines = cast("list[Any]", fields["traceback"])
-        cut["traceback"] = ["\n".join(map(str, lines))[:max_text]]
+        cut["traceback"] = [_text("\n".join(map(str, lines)), max_text)]
     return cut
 
 
-def _limit(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))
+def _text(value: Any, max_text: int) -> str:
+    """Cut; halves of surrogate pairs, which cannot be sent, are question marks."""
+    return str(value)[:max_text].encode("utf-8", "replace").decode()
 
 
 def _main() -> None:
     setup = json.loads(sys.argv[1])
-    if os.getpgid(0) != os.getpid():
-        os.setpgid(0, 0)  # so that an interrupt reaches the children, too
-    for name, value in setup["limits"].items():
-        _limit(getattr(resource, name), value)
     sys.modules["debugpy"] = cast("Any", None)  # no debugger: it takes a third of the start
     from ipykernel.kernelapp import IPKernelApp
     from jupyter_client.session import Session

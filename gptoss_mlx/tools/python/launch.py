@@ -1,6 +1,6 @@
-"""How the kernel is started: its folders, its environment, its command line.
+"""How relay and kernel are started: their folders, environment and command line.
 
-It does not start it, and does not know what is said to it.
+It does not start them, and does not know what is said to them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import site
 import sys
 import tempfile
@@ -17,12 +18,13 @@ from pathlib import Path
 from gptoss_mlx.errors import UsageError
 from gptoss_mlx.tools.python.guard import Guard, Limits
 from gptoss_mlx.tools.python.sandbox import Bubblewrap, Folders, Sandbox
+from gptoss_mlx.tools.python.scratch import Scratch
 
-__all__ = ["CHANNELS", "folders_for", "prepare", "short_folder"]
+__all__ = ["folders_for", "prepare", "short_folder"]
 
-CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 MAX_SOCKET_PATH = 100  # bytes; macOS allows 103, Linux 107
-PROGRAM = Path(__file__).resolve().with_name("kernel_main.py")
+PROGRAM = Path(__file__).resolve().with_name("relay.py")
+KERNEL = PROGRAM.with_name("kernel_main.py")
 LEAN = (
     "--HistoryManager.enabled=False",
     "--IPCompleter.use_jedi=False",
@@ -31,13 +33,13 @@ LEAN = (
 )
 
 
-def short_folder() -> Path:
+def short_folder() -> Scratch:
     """A new folder of this user's alone, its path short enough for the sockets in it."""
     for parent in (tempfile.gettempdir(), "/tmp"):
-        folder = Path(tempfile.mkdtemp(prefix="gptoss-", dir=parent)).resolve()
-        if len(os.fsencode(folder / "sockets" / "k-5")) <= MAX_SOCKET_PATH:
+        folder = Scratch("gptoss-kernel-", Path(parent))
+        if len(os.fsencode(folder.path / "sockets" / "k-5")) <= MAX_SOCKET_PATH:
             return folder
-        folder.rmdir()
+        folder.remove()
     raise UsageError("the folder for temporary files has too long a name: set TMPDIR to another")
 
 
@@ -59,9 +61,10 @@ def folders_for(work: Path, scratch: Path) -> Folders:
 
 
 def _readable() -> Iterator[Path]:
-    """What Python needs: its prefixes, its packages, the kernel's program. Never a whole home."""
+    """What Python needs: its prefixes, its packages, the two programs. Never a whole home."""
     home = Path.home().resolve()
-    for name in (sys.prefix, sys.base_prefix, sys.exec_prefix, *package_folders(), PROGRAM):
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    for name in (*prefixes, *package_folders(), PROGRAM, KERNEL):
         path = Path(name).resolve()
         if path.exists() and not home.is_relative_to(path):
             yield path
@@ -82,29 +85,29 @@ def prepare(
     sandbox: Sandbox,
     folders: Folders,
     scratch: Path,
-    key: str,
+    pipes: tuple[int, int],
     limits: Limits,
     disk_before: int = 0,
 ) -> Guard:
-    """The process to be started, its connection file written; `key` signs the messages."""
+    """The process to be started; `pipes` are its stdin and stdout."""
     inside = sandbox.inside(folders)
-    file = "connection.json"
-    (folders.sockets / file).write_text(json.dumps(_connection(inside, key)))
     setup = {
+        "kernel": str(KERNEL),
+        "sockets": str(inside.sockets),
         "limits": _resource_limits(limits),
+        "system_calls": sandbox.system_calls.hex(),
+        "looks_for_parent": not isinstance(sandbox, Bubblewrap),
         "max_text": limits.output + 1,
-        "argv": ["-f", str(inside.sockets / file), f"--ipython-dir={inside.tmp}", *LEAN],
+        "argv": [f"--ipython-dir={inside.tmp}", *LEAN],
     }
     # The file behind the links: they may lead through folders that the sandbox does not show.
     python = str(Path(sys.executable).resolve())
     argv = [python, "-s", "-P", str(PROGRAM), json.dumps(setup)]
-    environment = _environment(inside)
-    if not isinstance(sandbox, Bubblewrap):  # which sees to it that the kernel dies with its parent
-        environment["JPY_PARENT_PID"] = str(os.getpid())
     return Guard(
         sandbox.command(argv, folders),
-        environment,
-        mark=key[:16],
+        _environment(inside),
+        mark=secrets.token_hex(8),
+        pipes=pipes,
         log=scratch / "log",
         folders=(folders.work, scratch),
         limits=limits,
@@ -112,18 +115,8 @@ def prepare(
     )
 
 
-def _connection(inside: Folders, key: str) -> dict[str, str | int]:
-    ports: dict[str, str | int] = {f"{name}_port": port for name, port in CHANNELS.items()}
-    return ports | {
-        "transport": "ipc",
-        "ip": str(inside.sockets / "k"),
-        "key": key,
-        "signature_scheme": "hmac-sha256",
-    }
-
-
 def _resource_limits(limits: Limits) -> dict[str, int]:
-    """What the kernel sets for itself; macOS has no limit on address space."""
+    """What the relay sets for itself and the kernel; macOS has no limit on address space."""
     chosen = {"RLIMIT_FSIZE": limits.file, "RLIMIT_CORE": 0}
     return chosen if sys.platform == "darwin" else {"RLIMIT_AS": limits.memory, **chosen}
 
@@ -135,6 +128,7 @@ def _environment(inside: Folders) -> dict[str, str]:
         "HOME": tmp,
         "IPYTHONDIR": tmp,
         "LANG": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "2",  # an arena for each thread takes 64 MB of address space
         "MPLCONFIGDIR": tmp,
         "PATH": os.pathsep.join((str(Path(sys.executable).resolve().parent), os.defpath)),
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -6,6 +6,7 @@ It does not know why a process runs, nor what encloses it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -18,7 +19,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from psutil import Process
 
-__all__ = ["end", "folder_bytes", "hidden_bytes", "is_alive", "marked", "memory", "tree"]
+__all__ = [
+    "UNLISTED",
+    "end",
+    "folder_bytes",
+    "hidden_bytes",
+    "is_alive",
+    "marked",
+    "memory",
+    "tree",
+]
+
+UNLISTED = 1 << 60
 
 
 def tree(pid: int) -> list[Process]:
@@ -90,7 +102,10 @@ def is_alive(process: Process) -> bool:
 
 
 def folder_bytes(folders: Iterable[Path], limit: float = math.inf) -> int:
-    """Disk space of everything below the folders; stops counting above `limit`."""
+    """Disk space of everything below the folders; stops counting above `limit`.
+
+    A folder that cannot be listed may hold anything: it counts as more than any disk has.
+    """
     total = 0
     for size in _sizes(folders):
         total += size
@@ -103,16 +118,29 @@ def _sizes(folders: Iterable[Path]) -> Iterator[int]:
     """Bytes on disk of each entry; at least 1,024, as empty files and folders are not free."""
     pending = [str(folder) for folder in folders]
     while pending:
-        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    yield max(entry.stat(follow_symlinks=False).st_blocks * 512, 1024)
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
+                    yield _size(entry)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.ENAMETOOLONG):
+                yield UNLISTED
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return max(entry.stat(follow_symlinks=False).st_blocks * 512, 1024)
+    except OSError:
+        return 0  # it has gone; a folder that cannot be reached is noticed when it is listed
 
 
 def hidden_bytes(processes: Iterable[Process]) -> int:
-    """Bytes of open files that no folder shows: deleted ones and memory files. Linux only."""
+    """Bytes of open files that no folder shows: deleted ones and memory files. Linux only.
+
+    Not those of deleted files that are only mapped, or on their way through a socket.
+    """
     files: dict[tuple[int, int], int] = {}
     for process in processes:
         with contextlib.suppress(OSError):

@@ -2,11 +2,12 @@
 
 Pure functions from the folders that a process may use to the command line that runs it so. What
 is shut out is everything else: the network, the user's files, other processes. Limits on memory,
-time and disk are not the sandbox's: `processes` watches over them. It does not know what runs.
+time and disk are not the sandbox's: `guard` watches over them. It does not know what runs.
 """
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptoss_mlx.errors import UsageError
+from gptoss_mlx.tools.python.seccomp import filter_program
 
 __all__ = [
     "Bubblewrap",
@@ -60,6 +62,11 @@ class Sandbox(ABC):
         """The same folders under the names that the process knows them by."""
         return folders
 
+    @property
+    def system_calls(self) -> bytes:
+        """The filter of system calls that the process is to set for itself; empty is none."""
+        return b""
+
 
 @dataclass(frozen=True)
 class Unconfined(Sandbox):
@@ -86,6 +93,11 @@ class Bubblewrap(Sandbox):
             sockets=Path("/run/kernel"),
             readable=folders.readable,
         )
+
+    @property
+    def system_calls(self) -> bytes:
+        """The filter for this machine."""
+        return filter_program(platform.machine())
 
     def command(self, argv: Sequence[str], folders: Folders) -> list[str]:
         """The command; the environment is the caller's to clear."""

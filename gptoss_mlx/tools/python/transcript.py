@@ -1,18 +1,15 @@
 """What code has shown, as the model is to read it. It does not know where messages come from.
 
-Messages may be forged by the code: whatever they hold is taken as text.
+Messages may be forged by the code: whatever they say is only text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import cast
 
 __all__ = ["Transcript"]
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours and cursor moves of terminals
-OMITTED = ("image/", "video/", "audio/")
 
 
 class Transcript:
@@ -33,16 +30,12 @@ class Transcript:
         """What is kept."""
         return "".join(self._parts)[: self._limit]
 
-    def add(self, kind: str, content: Mapping[str, object]) -> None:
-        """Take in a message of Jupyter's iopub channel."""
+    def add(self, kind: str, text: str) -> None:
+        """Take in what was shown: a stream's text as it is, anything else on lines of its own."""
         if kind == "stream":
-            self._add(str(content.get("text", "")))
-        elif kind in ("execute_result", "display_data"):
-            self._add_line(_shown(content.get("data")))
-        elif kind == "error":
-            lines = content.get("traceback")
-            if isinstance(lines, list):
-                self._add_line("\n".join(map(str, cast("list[object]", lines))))
+            self._add(text)
+        else:
+            self._add_line(text)
 
     def _add_line(self, text: str) -> None:
         if text:
@@ -54,17 +47,3 @@ class Transcript:
         if text and not self.is_full:
             self._parts.append(text)
             self._size += len(text)
-
-
-def _shown(data: object) -> str:
-    """The text of a result; of a picture, that there was one."""
-    if not isinstance(data, dict):
-        return ""
-    kinds = cast("dict[str, object]", data)
-    lines = [str(kinds["text/plain"])] if "text/plain" in kinds else []
-    lines += [
-        f"[{kind} omitted; save it to the working folder]"
-        for kind in kinds
-        if kind.startswith(OMITTED)
-    ]
-    return "\n".join(lines)
