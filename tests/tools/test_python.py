@@ -139,7 +139,6 @@ def test_another_conversation() -> None:
         assert "NameError" in said
 
 
-
 @needs_sandbox
 def test_fresh_folder_is_removed() -> None:
     """Without one, the folder is the tool's, and goes with it; closing twice is harmless."""

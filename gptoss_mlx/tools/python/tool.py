@@ -121,7 +121,7 @@ class PythonTool(Tool):
                 self._kernel = None
             if self._own:
                 self._own.remove()
-                self._own = None
+                self._own = self._folder = self._first_found = None
 
     def _ready(self) -> Kernel:
         """The kernel, started if there is none."""
