@@ -121,7 +121,9 @@ class PythonTool(Tool):
                 self._kernel = None
             if self._own:
                 self._own.remove()
-                self._own = self._folder = self._first_found = None
+                self._own = None
+                if not self._is_closed:  # else it is still known where the folder was
+                    self._folder = self._first_found = None
 
     def _ready(self) -> Kernel:
         """The kernel, started if there is none."""
