@@ -192,7 +192,7 @@ def test_asking_before_a_tool_runs(data: Path, weather: str) -> None:
         reply(CTRL_D, r"instead:\n  \[ERROR\] the user does not want this call to run\n")
         reply("a\r", r'instead: a\n  {"temperature": 21, .*}\n.*\nIt is 21 degrees and sunny')
         say(screen, PARIS, r"\"Paris\"\)\n  {\"temperature\": 21, .*}\n.*\nIt is 21 degrees")
-        say(screen, "/tools", "functions: functions.get_weather")
+        say(screen, "/tools", "weather.py: functions.get_weather")
         screen.press("/bye\r")
         assert screen.exit_code() == 0
 
