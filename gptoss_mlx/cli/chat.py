@@ -183,7 +183,12 @@ def _all_on_the_terminal(view: View) -> View:
         return view
     from gptoss_mlx.terminal.view import View
 
-    return View(view.out, view.out, shows_reasoning=view.shows_reasoning)
+    return View(
+        view.out,
+        view.out,
+        shows_reasoning=view.shows_reasoning,
+        shows_tracebacks=view.shows_tracebacks,
+    )
 
 
 @contextmanager

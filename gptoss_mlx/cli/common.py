@@ -230,7 +230,7 @@ def open_view(*, shows_reasoning: bool) -> View:
         )
         for stream in (sys.stdout, sys.stderr)
     )
-    return View(out, err, shows_reasoning=shows_reasoning)
+    return View(out, err, shows_reasoning=shows_reasoning, shows_tracebacks=debugging())
 
 
 def stats_line(turn: Turn) -> str:

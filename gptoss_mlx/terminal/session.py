@@ -6,7 +6,6 @@ disk as it grows. It does not know how lines are edited, nor how answers are dra
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from gptoss_mlx.tools import Toolbox
 __all__ = ["Doors", "Reader", "Session"]
 
 _NEARLY_FULL = 0.85  # of the context
-_log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -112,14 +110,13 @@ class Session:
             else:
                 self.ask(text)
         except GptOssError as error:
-            self.view.note(f"Error: {error}", "red")
+            self.view.error(error, f"Error: {error}")
         except KeyboardInterrupt:
             self.view.note("(stopped)")
         except BrokenPipeError:  # nobody reads on
             raise
         except Exception as error:
-            _log.debug("a message or command failed", exc_info=True)
-            self.view.note(f"Internal error: {error!r}", "red")
+            self.view.error(error, f"Internal error: {error!r}")
 
     def ask(self, text: str | None) -> Turn | None:
         """Send a message, or go on without; show what comes, and keep it."""

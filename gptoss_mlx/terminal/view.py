@@ -8,6 +8,7 @@ comes. It does not know what the user may type.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Protocol
@@ -54,6 +55,7 @@ class View:
         err: for all else.
         shows_reasoning: print the chain of thought, too, dimmed.
         make_filter: makes, for each answer, what rewrites its text, if anything does.
+        shows_tracebacks: show where errors came from.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class View:
         *,
         shows_reasoning: bool = False,
         make_filter: Callable[[], Filter | None] = _no_filter,
+        shows_tracebacks: bool = False,
     ) -> None:
         self.out, self.err = out, err
         self.shows_reasoning = shows_reasoning
         self.make_filter = make_filter
+        self.shows_tracebacks = shows_tracebacks
         self._line = PassingLine(err)
         self._answer: MarkdownStream | None = None
         self._filter: Filter | None = None
@@ -77,6 +81,12 @@ class View:
         """A line about what goes on."""
         self._close()
         self.err.print(Text(printable(text)), style=style, soft_wrap=not self.err.is_terminal)
+
+    def error(self, error: Exception, text: str) -> None:
+        """What went wrong, in one line; where, if tracebacks are wanted."""
+        if self.shows_tracebacks:
+            self.note("".join(traceback.format_exception(error)).rstrip())
+        self.note(text, "red")
 
     def gap(self) -> None:
         """An empty line before the next prompt, on a terminal."""
@@ -145,7 +155,6 @@ class View:
         if self._answer is None:
             self._close()
             self._answer = MarkdownStream(self.out)
-            self._answer.__enter__()
             self._filter = self.make_filter()
         self._answer.push(self._filter.push(text) if self._filter else text)
 
@@ -193,4 +202,4 @@ class View:
             held = self._filter.close() if self._filter else ""
             if held:
                 answer.push(held)
-            answer.__exit__(None, None, None)
+            answer.close()

@@ -290,3 +290,15 @@ def test_close(tokenizer: Tokenizer) -> None:
     assert tool.is_closed
     session.handle("first")
     assert session.err.startswith("Error: ")
+
+
+def test_tracebacks_are_shown_to_those_who_want_them(tokenizer: Tokenizer) -> None:
+    """With --debug an error in a session says where it came from; without it is one line."""
+    session = open_session(tokenizer)
+    session.handle("/effort huge")
+    assert "Traceback" not in session.err
+    session.view.shows_tracebacks = True
+    session.handle("/effort huge")
+    shown = session.err
+    assert "Traceback" in shown
+    assert shown.rstrip().endswith("'huge'")
