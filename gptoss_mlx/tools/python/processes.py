@@ -70,11 +70,15 @@ def end(heads: Sequence[Process], pid: int, marker: tuple[str, str]) -> None:
     """Kill the process, its group, its descendants and what bears the mark, until none is left.
 
     `pid` must be a child that was not waited for: its number is not another's yet. `heads` die
-    first: with the first process of a namespace all others die at once, however many they are.
+    first: with the first process of a namespace all others die at once, however many they are,
+    and it is gone only when they are. What was seen once is waited for, as a process that is
+    being killed has no environment, hence no mark, a while before it has gone.
     """
     _kill(heads)
+    seen = set(heads)
     for _ in range(500):
-        alive = [process for process in (*tree(pid), *marked(*marker)) if is_alive(process)]
+        seen.update(tree(pid), marked(*marker))
+        alive = [process for process in seen if is_alive(process)]
         if not alive:
             return
         with contextlib.suppress(OSError):
