@@ -17,7 +17,7 @@ from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import GptOssError, ToolError
 from gptoss_mlx.generation import Generation, OnPrefill
 from gptoss_mlx.harmony import Delta, Message, Setup, StopFilter, StreamParser, render
-from gptoss_mlx.sequence import Constraint, GenerationStats, Request, SpeculationMode
+from gptoss_mlx.sequence import Constraint, GenerationStats, Request, SpeculationMode, Token
 from gptoss_mlx.tokenizer import START, STOP_TOKENS, Tokenizer
 from gptoss_mlx.tools import Preview, Toolbox
 
@@ -63,7 +63,7 @@ class Dropped:
     turns: int
 
 
-Event = Delta | Message | Turn | Dropped
+Event = Delta | Message | Turn | Dropped | Token
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Chat:
         self.messages: list[Message] = []
         self.last_turn: Turn | None = None
         self._first: Message | None = None  # that the model still sees; None: all
+        self._generation: Generation | None = None
+        self._is_cancelled = False
 
     def send(self, text: str | None = None, options: Options | None = None) -> Generator[Event]:
         """Say something; stream turns, tools run between them, until one needs the caller.
@@ -140,6 +142,13 @@ class Chat:
             del self.messages[length:]
             raise
         return self._rounds(first, dropped, options)
+
+    def cancel(self) -> None:
+        """End what streams, and the tool that runs; from any thread, and once for all."""
+        self._is_cancelled = True
+        if self._generation is not None:
+            self._generation.close()
+        self.toolbox.close()
 
     def add_tool_result(self, call: Message, output: str) -> Message:
         """Answer a tool call; the next reply goes on from there."""
@@ -165,8 +174,10 @@ class Chat:
                 calls = [call for call in calls if call is not answered]
         return calls
 
-    def reply(self, options: Options | None = None) -> Generator[Delta | Message]:
+    def reply(self, options: Options | None = None) -> Generator[Delta | Message | Token]:
         """Stream the assistant's next turn: deltas, and each message when it is complete.
+
+        Where log-probabilities were asked for, each token comes as well, before what it completes.
 
         When the stream ends, or is closed early, its messages have joined the conversation and
         `last_turn` describes them. Of a turn that was cut off only what the user saw stays.
@@ -184,7 +195,10 @@ class Chat:
             speculation=self.speculation,
         )
         stops = StopFilter(options.stop)
-        return self._stream(self.engine.submit(request, options.on_prefill), stops)
+        self._generation = self.engine.submit(request, options.on_prefill)
+        if self._is_cancelled:
+            self._generation.close()
+        return self._stream(self._generation, stops, request.params.logprobs is not None)
 
     def prompt(self) -> list[int]:
         """The ids that the next reply goes on from."""
@@ -193,7 +207,7 @@ class Chat:
         return render(setup, self.messages[start:], self.tokenizer)
 
     def _rounds(
-        self, stream: Generator[Delta | Message], dropped: int, options: Options
+        self, stream: Generator[Delta | Message | Token], dropped: int, options: Options
     ) -> Generator[Event]:
         for n in range(self.max_rounds + 1):
             with closing(stream):  # also where nobody reads on
@@ -259,7 +273,9 @@ class Chat:
                 return turns
         return max(0, len(asked) - 1)
 
-    def _stream(self, generation: Generation, stops: StopFilter) -> Generator[Delta | Message]:
+    def _stream(
+        self, generation: Generation, stops: StopFilter, gives_tokens: bool
+    ) -> Generator[Delta | Message | Token]:
         parser = StreamParser(self.tokenizer)
         messages: list[Message] = []
         reason: FinishReason = "interrupted"
@@ -271,12 +287,16 @@ class Chat:
 
         try:
             last = None
-            for last in generation:
+            for token in generation.tokens():
+                last = token.id
+                if gives_tokens:
+                    yield token
                 yield from seen(parser.push(last))
                 if stops.stopped is not None:
                     break
             is_complete = last in STOP_TOKENS or stops.stopped is not None
-            reason = "stop" if is_complete else "length"
+            if not self._is_cancelled:
+                reason = "stop" if is_complete else "length"
             yield from seen(parser.close())
         finally:
             generation.close()

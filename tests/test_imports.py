@@ -45,6 +45,7 @@ RANKS: dict[str, int] = {
     "chat": 9,
     "tune": 9,
     "conversations": 9,
+    "server": 10,
     "terminal": 10,
     "cli": 11,
     "__main__": 12,
@@ -56,6 +57,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "prompt_toolkit": ("terminal",),
     "rich": ("cli", "terminal"),
     "safetensors": ("convert", "demo", "tune", "weights"),
+    "starlette": ("server",),
+    "uvicorn": ("server",),
     "openai_harmony": ("demo", "harmony", "tokenizer"),
 }
 NO_MLX = (

@@ -20,6 +20,7 @@ from gptoss_mlx.cli.completion import completion
 from gptoss_mlx.cli.convert import convert
 from gptoss_mlx.cli.doctor import doctor
 from gptoss_mlx.cli.generate import generate
+from gptoss_mlx.cli.serve import serve
 from gptoss_mlx.errors import GptOssError
 
 __all__ = ["cli", "run"]
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (chat, completion, convert, doctor, generate):
+for command in (chat, completion, convert, doctor, generate, serve):
     cli.add_command(command)
 
 

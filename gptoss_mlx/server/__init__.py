@@ -1,0 +1,14 @@
+"""`gptoss-mlx serve`: OpenAI's and Anthropic's APIs over one model, several requests at once.
+
+    job.py       what every API's request becomes: one conversation to be replied to
+    run.py       a job's reply in a thread of its own, read by a coroutine
+    host.py      the model: loaded when needed, unloaded when idle, its health
+    problems.py  errors, and the shape that each API gives them
+    recall.py    what was sampled for what clients send back
+    sealing.py   the same, as a text that the client keeps
+    app.py       routes, and what every request passes: key, host, size
+    sse.py       server-sent events, heartbeats among them
+    chat_completions/  completions/  messages/  responses/   one package an API
+
+An API's package turns JSON into a job and events into JSON; it does not know HTTP.
+"""

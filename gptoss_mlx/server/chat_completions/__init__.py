@@ -1,0 +1,7 @@
+"""OpenAI's /v1/chat/completions.
+
+schema.py    what a request may say
+reading.py   a request -> jobs
+writing.py   the events of its replies -> chunks, and the completion that they add up to
+routes.py    both, over HTTP
+"""

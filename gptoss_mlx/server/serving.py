@@ -1,0 +1,66 @@
+"""The application on a socket, until a signal ends it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import cast
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gptoss_mlx.errors import UsageError
+
+__all__ = ["listen", "serve", "url_of"]
+
+_GRACE = 30  # seconds that answers under way are given when the server ends
+_KEEP_ALIVE = (
+    75  # seconds; longer than clients keep connections, which then never meet a closed one
+)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on the address; port 0 takes a free one.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = "is taken: --port chooses another" if taken else f"cannot be had: {error}"
+        raise UsageError(f"{host}:{port} {reason}") from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a client on this machine finds it."""
+    name, port = cast("tuple[str, int]", listener.getsockname()[:2])
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    on_server: Callable[[uvicorn.Server], object] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; then answers under way are finished, up to a limit.
+
+    `on_server` is given the server before it runs, to end it by `should_exit`.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    server = uvicorn.Server(config)
+    if on_server is not None:
+        on_server(server)
+    server.run(sockets=[listener])
