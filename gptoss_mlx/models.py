@@ -27,6 +27,7 @@ from gptoss_mlx.errors import CheckpointError, DiskError, UsageError
 from gptoss_mlx.kernels import check
 from gptoss_mlx.memory import Plan, Use, make_plan, tensor_sizes
 from gptoss_mlx.model import Model, load_model
+from gptoss_mlx.paths import expand
 from gptoss_mlx.vocabulary import cache_folder
 from gptoss_mlx.weights import read_checkpoint
 
@@ -94,7 +95,7 @@ def resolve(name: str | Path) -> Path:
     """
     if name == "":
         raise UsageError("the model's name is empty: pass the folder of a checkpoint, or demo")
-    return demo_folder() if name == "demo" else Path(name).expanduser()
+    return demo_folder() if name == "demo" else expand(name)
 
 
 def demo_folder() -> Path:

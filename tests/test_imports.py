@@ -14,6 +14,7 @@ PACKAGE = Path(gptoss_mlx.__path__[0])
 RANKS: dict[str, int] = {
     "config": 0,
     "errors": -1,  # beneath everything
+    "paths": 0,
     "vocabulary": 0,
     "ceiling": 1,
     "convert": 1,

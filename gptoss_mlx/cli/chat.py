@@ -30,6 +30,7 @@ from gptoss_mlx.cli.common import (
 from gptoss_mlx.cli.oneshot import answer_once, piped_text
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
+from gptoss_mlx.paths import expand
 
 if TYPE_CHECKING:
     from gptoss_mlx.chat import Chat
@@ -281,7 +282,7 @@ def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -
     from gptoss_mlx.harmony import Setup
 
     if model != "demo":
-        model = str(Path(model).expanduser().absolute())  # it is taken up from other folders, too
+        model = str(expand(model).absolute())  # it is taken up from other folders, too
     if earlier is None:
         setup = Setup(choices.reasoning, choices.system, date=date.today().isoformat())
         return Conversation(model, setup)

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from gptoss_mlx.cli.common import debug_option
 from gptoss_mlx.errors import UsageError
+from gptoss_mlx.paths import expand
 
 if TYPE_CHECKING:
     from gptoss_mlx.convert import ConversionReport, Dense
@@ -26,7 +27,7 @@ def _folder(_: click.Context, __: click.Parameter, value: str) -> Path:
         raise click.BadParameter(
             "the path is empty (a variable that is not set?); . is the current folder"
         )
-    return Path(value).expanduser()
+    return expand(value)
 
 
 @click.command()

@@ -20,6 +20,7 @@ from gptoss_mlx.conversations.record import (
     write_file,
 )
 from gptoss_mlx.errors import DiskError, UsageError
+from gptoss_mlx.paths import expand
 
 __all__ = ["ConversationStore", "Summary", "data_folder", "load_file"]
 
@@ -42,7 +43,7 @@ class Summary:
 def data_folder() -> Path:
     """Where what a user made is kept: $GPTOSS_MLX_DATA, or the platform's place for it."""
     if given := os.environ.get("GPTOSS_MLX_DATA"):
-        return Path(given).expanduser()
+        return expand(given)
     from platformdirs import user_data_path
 
     return user_data_path("gptoss-mlx")

@@ -10,12 +10,12 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from gptoss_mlx.conversations import export_json, export_markdown, load_file
 from gptoss_mlx.errors import DiskError, UsageError
 from gptoss_mlx.harmony import Effort
+from gptoss_mlx.paths import expand
 
 if TYPE_CHECKING:
     from gptoss_mlx.terminal.session import Session
@@ -52,13 +52,16 @@ def run(session: Session, text: str) -> None:
     """Run a command.
 
     Raises:
-        GptOssError: there is none of this name, or it cannot do what it was asked.
+        GptOssError: there is none of this name, it takes no such text, or cannot do what it says.
     """
     name, *rest = text.strip().split(maxsplit=1)
     name = _OTHER_NAMES.get(name, name)
     if name not in COMMANDS:
         raise UsageError(f"{name} is no command (/help lists them); a space before it sends it")
-    COMMANDS[name].run(session, rest[0] if rest else "")
+    command = COMMANDS[name]
+    if rest and not command.argument:
+        raise UsageError(f"{name} takes nothing after it; a space before it sends it")
+    command.run(session, rest[0] if rest else "")
 
 
 def _help(session: Session, _: str) -> None:
@@ -160,7 +163,7 @@ def _load(session: Session, name: str) -> None:
     if not name:
         _list(session)
         return
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.is_file():
         conversation = load_file(path)
     elif session.store is not None:
@@ -182,7 +185,7 @@ def _list(session: Session) -> None:
 def _export(session: Session, name: str) -> None:
     if not name:
         raise UsageError("where to? /export FILE.md or FILE.json")
-    path = Path(name).expanduser()
+    path = expand(name)
     conversation = session.conversation
     text = (
         export_json(conversation)

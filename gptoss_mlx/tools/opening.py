@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gptoss_mlx.errors import UsageError
+from gptoss_mlx.paths import expand
 from gptoss_mlx.tools.base import Tool
 from gptoss_mlx.tools.toolbox import MAX_OUTPUT, Toolbox
 
@@ -79,7 +80,7 @@ def _open(name: str, options: ToolOptions, taken: Collection[str]) -> Sequence[T
         from gptoss_mlx.tools.apply_patch import ApplyPatchTool
 
         return [ApplyPatchTool(options.root)]
-    return _from_file(Path(name).expanduser(), taken)
+    return _from_file(expand(name), taken)
 
 
 def _from_file(path: Path, taken: Collection[str]) -> Sequence[Tool]:

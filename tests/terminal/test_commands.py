@@ -54,6 +54,13 @@ def test_what_is_a_message(text: str) -> None:
     assert not is_command(text)
 
 
+def test_a_text_after_a_command_that_takes_none(session: Opened) -> None:
+    """It could be a message; nothing happens but that this is said."""
+    session.handle("/quit smoking, how?")
+    assert session.err.startswith("Error: /bye takes nothing after it")
+    assert not session.is_over
+
+
 def test_an_unknown_command(session: Opened) -> None:
     """It is not sent; how to send it is said."""
     session.handle("/etc")

@@ -14,10 +14,10 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from gptoss_mlx.errors import UsageError
+from gptoss_mlx.paths import expand
 from gptoss_mlx.tools.browser.page import Document
 
 __all__ = ["BACKENDS", "Backend", "Result", "make_backend"]
@@ -99,7 +99,7 @@ def _key(variable: str, name: str) -> str:
 def _folder(path: str) -> Backend:
     from gptoss_mlx.tools.browser.folder import FolderBackend
 
-    folder = Path(path).expanduser()
+    folder = expand(path)
     if not path or not folder.is_dir():
         raise UsageError(f"there is no folder {path!r}: name one of pages, as folder:~/pages")
     return FolderBackend(folder)
