@@ -3,20 +3,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := --numprocesses logical --dist loadfile  # a process for each core
+NPM := .venv/npm/node_modules/.bin
 
-.PHONY: chat test soak fuzz kernels parity lint bench clean
+.PHONY: chat test clients soak fuzz schemathesis kernels parity lint bench clean
 
 chat: .venv/installed  ## talk to the embedded demo model
 	$(BIN)/gptoss-mlx chat --model demo
 
 test: .venv/test  ## the tests that need neither torch nor the network
-	$(BIN)/python -m pytest -m "not parity" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not parity and not clients" $(PARALLEL)
+
+clients: .venv/clients .venv/npm  ## Codex, Claude Code, LangChain and others against a server here; needs npm
+	GPTOSS_MLX_CODEX=$(NPM)/codex GPTOSS_MLX_CLAUDE=$(NPM)/claude \
+	  $(BIN)/python -m pytest tests/clients $(PARALLEL)
 
 soak: .venv/test  ## 500 requests against an engine that fails at random: a few minutes
 	$(BIN)/python -m pytest -q -s tests/soak.py
 
 fuzz: .venv/test  ## 200,000 random completions through the harmony parser: a minute
 	GPTOSS_MLX_FUZZ=200000 $(BIN)/python -m pytest -q tests/harmony/test_fuzz.py
+
+schemathesis: .venv/test  ## thousands of made-up requests to every route: ten minutes
+	GPTOSS_MLX_EXAMPLES=200 $(BIN)/python -m pytest -q -m slow tests/server/test_openapi.py
 
 kernels: .venv/test  ## the Metal kernels at full size, on the CPU: an hour or two, and a table
 	$(BIN)/python -m pytest -q -s tests/metal/full_size.py
@@ -44,7 +52,15 @@ clean:
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
-.venv/lint: .venv/test  # pyright reads the tests, too
+.venv/clients: .venv/test
+	$(BIN)/python -m pip install --quiet --editable ".[clients]"
+	touch $@
+
+.venv/npm: .venv/installed
+	npm install --silent --prefix $@ @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.330
+	touch $@
+
+.venv/lint: .venv/clients  # pyright reads the tests, too
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	touch $@
 

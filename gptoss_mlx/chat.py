@@ -34,11 +34,12 @@ _INTERRUPTED = "[ERROR] the user stopped this call"
 
 @dataclass(frozen=True)
 class Turn:
-    """What the assistant did in one turn."""
+    """What the assistant did in one turn. `stopped` is the stop text that ended it, if one did."""
 
     messages: tuple[Message, ...]
     finish_reason: FinishReason
     stats: GenerationStats
+    stopped: str | None = None
 
     @property
     def answer(self) -> str:
@@ -70,8 +71,9 @@ Event = Delta | Message | Turn | Dropped | Token
 class Options:
     """How replies come about.
 
-    params: how to draw. on_prefill: as `Engine.submit`. stop: an answer ends before the first of
-    these texts; reasoning and calls do not. constrain: makes a grammar's matcher for each turn
+    params: how to draw; its max_tokens are those of all turns that one `send` leads to. on_prefill:
+    as `Engine.submit`. stop: an answer ends before the first of these texts; reasoning and calls do
+    not. constrain: makes a grammar's matcher for each turn
     (`grammar.compile_grammar(...).matcher`). approve: asked before each call of a tool.
     """
 
@@ -200,6 +202,11 @@ class Chat:
             self._generation.close()
         return self._stream(self._generation, stops, request.params.logprobs is not None)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the latest reply's prompt has; 0 before the first."""
+        return 0 if self._generation is None else self._generation.stats.prompt_tokens
+
     def prompt(self) -> list[int]:
         """The ids that the next reply goes on from."""
         start = next((i for i, m in enumerate(self.messages) if m is self._first), 0)
@@ -227,6 +234,7 @@ class Chat:
                     self.add_tool_result(call, _INTERRUPTED)
             if is_over:
                 return
+            options = _with_less(options, turn.stats.completion_tokens)
             if n < self.max_rounds:
                 dropped = self._drop_oldest(options.params)
                 stream = self.reply(options)
@@ -306,4 +314,13 @@ class Chat:
             self.messages += [
                 m for m in messages if m.role == "assistant" and (m.is_shown or reason in _COMPLETE)
             ]
-            self.last_turn = Turn(tuple(messages), reason, replace(generation.stats))
+            stats = replace(generation.stats)
+            self.last_turn = Turn(tuple(messages), reason, stats, stops.stopped)
+
+
+def _with_less(options: Options, used: int) -> Options:
+    """The same for what follows after some tokens; where none are left, it ends at once."""
+    params = options.params
+    if params is None or params.max_tokens is None:
+        return options
+    return replace(options, params=replace(params, max_tokens=max(0, params.max_tokens - used)))

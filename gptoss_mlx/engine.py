@@ -18,7 +18,7 @@ import secrets
 import threading
 import traceback
 import weakref
-from collections.abc import Container
+from collections.abc import Callable, Container
 from collections.abc import Sequence as Ids
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.core import EngineCore
 from gptoss_mlx.errors import BusyError, ContextLengthError, EngineError, UsageError
 from gptoss_mlx.generation import Generation, OnPrefill
-from gptoss_mlx.memory import Use
+from gptoss_mlx.memory import Plan, Use
 from gptoss_mlx.model import Model
 from gptoss_mlx.models import load, plan_for
 from gptoss_mlx.persistence import restore, save
@@ -80,6 +80,9 @@ class Engine:
         prompt_cache: a folder in which prompts stay warm from one run to the next; written when the
             engine is closed.
 
+    `plan` is what memory was planned for, of an engine that was loaded. `on_end`, if it is set, is
+    told of each sequence that ends; it must not raise.
+
     Raises:
         UsageError: the model's heads cannot be kept in 8 bits, or it does not know such a context.
         DiskError: the folder cannot be written.
@@ -107,6 +110,8 @@ class Engine:
         self.context = model.config.max_context_length if context is None else context
         if not 0 < self.context <= model.config.max_context_length:
             raise UsageError(f"the context must lie in 1..{model.config.max_context_length:,}")
+        self.plan: Plan | None = None
+        self.on_end: Callable[[Sequence], object] | None = None
         self._prompt_cache = prompt_cache
         self._wake = threading.Condition()
         self._inbox: list[Sequence] = []
@@ -145,7 +150,7 @@ class Engine:
         model = load(name, use=use)
         windows = _MAX_RUNNING * window_bytes(model.config, model.dtype)
         is_roomy = windows < plan.kv_budget // 4  # else no more than was planned for run together
-        return cls(
+        engine = cls(
             model,
             prefill_chunk=use.prefill_chunk,
             max_running=max(use.parallel, _MAX_RUNNING if is_roomy else 1),
@@ -155,6 +160,8 @@ class Engine:
             context=plan.context,
             prompt_cache=prompt_cache,
         )
+        engine.plan = plan
+        return engine
 
     def generate(
         self,
@@ -186,7 +193,7 @@ class Engine:
             sequence.end("length")
             return Generation(sequence)
         with self._wake:
-            self._check_capacity()
+            self.check_capacity()
             self._inbox.append(sequence)
             if self._thread is None:
                 self._start_thread()
@@ -257,9 +264,15 @@ class Engine:
             max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
             tokens=prompt,
             stats=GenerationStats(len(prompt)),
+            on_end=self.on_end,
         )
 
-    def _check_capacity(self) -> None:
+    def check_capacity(self) -> None:
+        """Whether a request could be submitted now, before anything is done for it.
+
+        Raises:
+            BusyError, EngineError: as `submit`.
+        """
         if self._is_closed:
             raise EngineError("the engine is closed")
         if self._deaths >= _MOST_DEATHS:

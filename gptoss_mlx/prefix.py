@@ -241,8 +241,8 @@ class PrefixCache:
         """Memory of all segments and windows."""
         return sum(
             branch.segment.capacity * self.position_bytes
-            + sum(place.windows.nbytes for place in branch.places.values() if place.windows)
-            for branch in self._tree
+            + sum(place.windows.nbytes for place in list(branch.places.values()) if place.windows)
+            for branch in self._tree  # copies of lists: other threads may ask while it changes
         )
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -119,7 +119,8 @@ class Sequence:
     """A request under way.
 
     tokens: of the prompt, and those drawn. events: what its consumer reads: tokens, (prompt tokens
-    computed, in all) after each chunk of the prefill, and None at the end.
+    computed, in all) after each chunk of the prefill, and None at the end. on_end: told of the end,
+    once, by whatever thread it comes about in.
     """
 
     request: Request
@@ -136,10 +137,13 @@ class Sequence:
     is_cancelled: bool = False  # set by any thread, seen at the next step
     finish_reason: FinishReason | None = None
     error: Exception | None = None
+    on_end: Callable[[Sequence], object] | None = None
 
     def end(self, reason: FinishReason, error: Exception | None = None) -> None:
         """Nothing more will come; its consumer hears of it."""
         self.error, self.finish_reason = error, reason
+        if self.on_end is not None:
+            self.on_end(self)
         self.events.put(None)
 
     @property

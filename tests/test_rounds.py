@@ -216,3 +216,25 @@ def test_a_message_that_never_fits_changes_nothing(tokenizer: Tokenizer) -> None
         chat.send("word " * 400, Options(GREEDY))
     list(chat.send("second", Options(GREEDY)))
     assert "first first" in tokenizer.decode(chat.prompt())
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_a_limit_holds_for_all_turns(tokenizer: Tokenizer, more: int) -> None:
+    """What a call took is not there for the answer; where nothing is left, that is the end."""
+    first = call("functions.add", "2")
+    limit = len(tokenizer.encode_with_special(first)) + more
+    chat = chat_with(tokenizer, first, ANSWER)
+    events = list(chat.send("Hi", Options(SamplingParams(0, max_tokens=limit))))
+    turns = [event for event in events if isinstance(event, Turn)]
+    assert [turn.finish_reason for turn in turns] == ["tool_calls", "length"]
+    assert sum(turn.stats.completion_tokens for turn in turns) == limit
+    assert results(chat) == ["2"]
+
+
+def test_a_turn_says_what_stopped_it(tokenizer: Tokenizer) -> None:
+    """The text, where several could have; nothing, where the model came to its end."""
+    chat = chat_with(tokenizer, ANSWER, ANSWER)
+    for stop, stopped in ((("x", "one"), "one"), (("x",), None)):
+        list(chat.send("Hi", Options(GREEDY, stop=stop)))
+        assert chat.last_turn is not None
+        assert (chat.last_turn.finish_reason, chat.last_turn.stopped) == ("stop", stopped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
     from gptoss_mlx.server.host import OpenModel
+    from gptoss_mlx.server.logs import LogFormat
+    from gptoss_mlx.server.responses.store import ResponseStore
+    from gptoss_mlx.server.sealing import Seal
     from gptoss_mlx.tools import Toolbox
 
 __all__ = ["clients_text", "serve"]
@@ -69,10 +73,47 @@ _BUILTINS = ("browser", "python")
     help="Requests of the full context at once, for which memory is planned.",
 )
 @click.option(
+    "--max-waiting",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Requests that may wait; further ones are told to come back (429).",
+)
+@click.option(
+    "--max-body",
+    type=click.IntRange(1, 1024),
+    default=32,
+    show_default=True,
+    metavar="MIB",
+    help="The largest request.",
+)
+@click.option(
     "--idle",
     type=click.FloatRange(1),
     metavar="SECONDS",
     help="Unload the model when it was not needed for so long.",
+)
+@click.option(
+    "--store",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep responses in this SQLite file, and beside it the key that signs what clients keep; "
+    "otherwise both end with the server.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least that is logged, on stderr; never what was said.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="An object a line, or lines for people.",
 )
 @click.option(
     "--open-responses", is_flag=True, help="Name the events of /v1/responses as that standard does."
@@ -90,7 +131,12 @@ def serve(
     cors: tuple[str, ...],
     tools: tuple[str, ...],
     parallel: int,
+    max_waiting: int,
+    max_body: int,
     idle: float | None,
+    store: Path | None,
+    log_level: str,
+    log_format: LogFormat,
     open_responses: bool,
     name: str | None,
     engine: EngineOptions,
@@ -117,29 +163,40 @@ def serve(
         allowed_host,
         cors,
         _builtins(tools),
+        max_body=max_body << 20,
         open_responses=open_responses,
     )
-    with listen(host, port) as listener:
+    with (
+        listen(host, port) as listener,
+        logging_to(sys.stderr, getattr(logging, log_level.upper()), log_format),
+    ):
+        responses, seal = _kept(store)
         click.echo(f"Loading {path} ...", err=True)
-        models = ModelHost(lambda: _open(path, engine, parallel), idle)
+        models = ModelHost(lambda: _open(path, engine, parallel, max_waiting), idle)
         models.open()
-        app = make_app(settings, models, lambda names: _open_tools(settings.tools, names))
+        app = make_app(
+            settings,
+            models,
+            lambda names: _open_tools(settings.tools, names),
+            store=responses,
+            seal=seal,
+        )
         click.echo(clients_text(url_of(listener), settings.model, needs_key=bool(api_keys)))
-        with logging_to(sys.stderr):
-            run(app, listener)
+        run(app, listener)
 
 
 def clients_text(url: str, model: str, *, needs_key: bool) -> str:
     """Where the server is, and how clients are told."""
     key = "KEY" if needs_key else "none"
-    provider = f'{{name="gptoss-mlx",base_url="{url}/v1",wire_api="responses"}}'
+    provider = f'name="gptoss-mlx",base_url="{url}/v1",wire_api="responses"'
+    provider += ',env_key="OPENAI_API_KEY"' * needs_key
     return "\n".join(
         [
             f"Serving {model} at {url}  (Ctrl-C ends it)",
             f"  OpenAI SDKs  OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}",
-            f"  Claude Code  ANTHROPIC_BASE_URL={url} ANTHROPIC_API_KEY={key} claude",
+            f"  Claude Code  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude",
             f"  Codex        codex -m {model} -c model_provider=local "
-            f"-c 'model_providers.local={provider}'",
+            f"-c 'model_providers.local={{{provider}}}'",
         ]
     )
 
@@ -156,7 +213,23 @@ def _builtins(tools: Sequence[str]) -> dict[str, str]:
     return {name.partition(":")[0]: name for name in names}
 
 
-def _open(path: str, options: EngineOptions, parallel: int) -> OpenModel:
+def _kept(store: Path | None) -> tuple[ResponseStore, Seal]:
+    """What outlives the server where a file was named: responses, and the key of what was sealed.
+
+    Raises:
+        DiskError: the file, or the key beside it, cannot be used.
+    """
+    from gptoss_mlx.paths import expand
+    from gptoss_mlx.server.responses.store import ResponseStore
+    from gptoss_mlx.server.sealing import Seal, kept_key
+
+    if store is None:
+        return ResponseStore(), Seal()
+    path = expand(store)
+    return ResponseStore(path), Seal(kept_key(path.with_name(f"{path.name}.key")))
+
+
+def _open(path: str, options: EngineOptions, parallel: int, max_waiting: int) -> OpenModel:
     """Load the model, and what the first request with tools would wait for."""
     from gptoss_mlx.engine import Engine
     from gptoss_mlx.grammar import GrammarSpec, compile_grammar
@@ -167,7 +240,7 @@ def _open(path: str, options: EngineOptions, parallel: int) -> OpenModel:
 
     folder = resolve(path)
     use = Use(options.context, parallel, embedding=options.embedding, kv_bits=options.kv_bits)
-    engine = Engine.load(folder, use, prompt_cache=options.prompt_cache)
+    engine = Engine.load(folder, use, max_waiting=max_waiting, prompt_cache=options.prompt_cache)
     tokenizer = load_tokenizer(folder)
     compile_grammar(GrammarSpec(), tokenizer)
     return OpenModel(engine, tokenizer, options.speculation)

@@ -12,7 +12,7 @@ llguidance does the parsing. It does not know what a logit is, nor how ids becom
 
 from gptoss_mlx.grammar.envelope import GrammarSpec, Tool
 from gptoss_mlx.grammar.formats import Format, choice, json_object, json_schema, lark, regex
-from gptoss_mlx.grammar.matcher import Grammar, Matcher, compile_grammar
+from gptoss_mlx.grammar.matcher import Grammar, Matcher, compile_grammar, format_problem
 
 __all__ = [
     "Format",
@@ -22,6 +22,7 @@ __all__ = [
     "Tool",
     "choice",
     "compile_grammar",
+    "format_problem",
     "json_object",
     "json_schema",
     "lark",

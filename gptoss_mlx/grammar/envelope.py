@@ -37,11 +37,11 @@ class Tool:
 
 @dataclass(frozen=True)
 class GrammarSpec:
-    """What a completion may consist of; reasoning is always free.
+    """What a completion may consist of; what reasoning says is always free.
 
     `answer` None leaves the final channel free. `tool_choice` is `auto`, `none`, `required`, or
     the recipient of the one tool that must be called. `preambles` lets the model say something to
-    the user before a call.
+    the user before a call. `must_reason` has a chain of thought come first.
 
     Raises:
         GrammarError: the tool that must be called is not there, or is there twice.
@@ -51,6 +51,7 @@ class GrammarSpec:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     preambles: bool = True
+    must_reason: bool = False
 
     def __post_init__(self) -> None:
         names = [tool.recipient for tool in self.tools]
@@ -98,9 +99,16 @@ def _lines(spec: GrammarSpec, tokenizer: Tokenizer) -> Iterator[str]:
     last = [f"call{i}" for i in range(len(tools))] + ["final"] * spec.may_answer
     if any(form and form.kind == "Lark grammar" for form in spec.formats.values()):
         yield NO_FORCING
-    yield f"start: aside{{0,{MAX_ASIDES}}} ({' | '.join(last)})"
-    yield f"aside: <|channel|> ({asides}) <|message|> TEXT <|end|> <|start|> {ids('assistant')}"
+    before = (
+        f"thought aside{{0,{MAX_ASIDES - 1}}}" if spec.must_reason else f"aside{{0,{MAX_ASIDES}}}"
+    )
+    yield f"start: {before} ({' | '.join(last)})"
+    end = f"<|end|> <|start|> {ids('assistant')}"
+    yield f"aside: <|channel|> ({asides}) <|message|> TEXT {end}"
     yield "TEXT: /(?s:.*)/"
+    if spec.must_reason:
+        yield f"thought: <|channel|> {analysis} <|message|> THOUGHT {end}"
+        yield "THOUGHT: /(?s:.+)/"
     if spec.may_answer:
         content_type = (
             f"({json_type})?" if spec.answer and spec.answer.kind == "JSON schema" else ""

@@ -21,6 +21,7 @@ __all__ = ["Format", "choice", "json_object", "json_schema", "lark", "regex"]
 
 MAX_CHARACTERS = 1_000_000  # of a format's text
 MAX_REPETITION = 10_000  # llguidance spells out what is forced: a{1000000} takes it half a minute
+MAX_PROPERTIES = 1_000  # of one object: the time that llguidance takes grows with their square
 # At most one of these wherever JSON allows whitespace: a space, or a line with its indentation.
 # That is how models print JSON; unbounded, a model can emit whitespace for ever.
 JSON_WHITESPACE = r"\x20|\n(?:\x20{0,32}|\t{0,8})"
@@ -101,7 +102,7 @@ def json_schema(schema: object, *, strict: bool = True) -> Format:
             if False, ignore it, and read `oneOf` as `anyOf`.
 
     Raises:
-        GrammarError: it is not a JSON object.
+        GrammarError: it is not a JSON object, or is too large.
     """
     if not isinstance(schema, Mapping):
         raise GrammarError("a JSON schema must be a JSON object")
@@ -176,5 +177,10 @@ def _below(key: str, value: object) -> object:
         return value
     if key in _MAP_KEYWORDS and isinstance(value, Mapping):
         schemas = cast("Mapping[str, object]", value).items()
+        if key == "properties" and len(schemas) > MAX_PROPERTIES:
+            raise GrammarError(
+                f"an object of the JSON schema has {len(schemas):,} properties: "
+                f"at most {MAX_PROPERTIES:,} are accepted"
+            )
         return {name: _reduced(schema) for name, schema in schemas}
     return _reduced(value)

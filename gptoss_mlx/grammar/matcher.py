@@ -30,7 +30,7 @@ from gptoss_mlx.tokenizer import (
     Tokenizer,
 )
 
-__all__ = ["Grammar", "Matcher", "compile_grammar"]
+__all__ = ["Grammar", "Matcher", "compile_grammar", "format_problem"]
 
 _MARKERS = (CALL, CHANNEL, CONSTRAIN, END, ENDOFTEXT, MESSAGE, RETURN, START)
 
@@ -100,19 +100,25 @@ def compile_grammar(spec: GrammarSpec, tokenizer: Tokenizer) -> Grammar:
     Raises:
         GrammarError: a format cannot be used; one line that says which and why.
     """
-    vocabulary = _vocabulary(tokenizer)
     for place, form in spec.formats.items():
-        if form is not None:
-            _check(form, place, vocabulary)
+        problem = form and format_problem(form, tokenizer)
+        if problem:
+            raise GrammarError(f"{place}: {problem}")
     source = write_envelope(spec, tokenizer)
-    return Grammar(source, _start_of(source, "all formats together", vocabulary))
+    return Grammar(source, _start_of(source, "all formats together", _vocabulary(tokenizer)))
 
 
-def _check(form: Format, place: str, vocabulary: LLTokenizer) -> None:
-    place = f"{place}: not a usable {form.kind}"
-    start = _start_of(form.alone(), place, vocabulary)
-    start.compute_bitmask()  # some are found to be too complex, or impossible, only here
-    _raise_error(start, place)
+@lru_cache(maxsize=256)
+def format_problem(form: Format, tokenizer: Tokenizer) -> str | None:
+    """Why a format cannot be used, in one line; None: it can be."""
+    place = f"not a usable {form.kind}"
+    try:
+        start = _start_of(form.alone(), place, _vocabulary(tokenizer))
+        start.compute_bitmask()  # some are found to be too complex, or impossible, only here
+        _raise_error(start, place)
+    except GrammarError as error:
+        return str(error)
+    return None
 
 
 def _start_of(source: str, place: str, vocabulary: LLTokenizer) -> LLMatcher:

@@ -7,6 +7,11 @@
     recall.py    what was sampled for what clients send back
     sealing.py   the same, as a text that the client keeps
     app.py       routes, and what every request passes: key, host, size
+    about.py     health, metrics, the OpenAPI document, the model: what is no API of its own
+    metrics.py   figures for Prometheus
+    openapi.py   what the APIs declare -> the document
+    body.py      a request's body -> JSON that nothing stumbles over
+    guarding.py  who may call: Host, Origin, key
     sse.py       server-sent events, heartbeats among them
     chat_completions/  completions/  messages/  responses/   one package an API
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,10 +16,13 @@ _log = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Logs each request when its answer is complete, and gives the answer its id."""
+    """Logs each request when its answer is complete, and gives the answer its id.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    `on_answer` is told of the request, and of the status that it got, if any.
+    """
+
+    def __init__(self, app: ASGIApp, on_answer: Callable[[Scope, int | None], object]) -> None:
+        self._app, self._on_answer = app, on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass it on, and log it whatever happens."""
@@ -38,8 +42,12 @@ class AccessLog:
 
         try:
             return await self._app(scope, receive, send_noted)
+        except Exception:
+            entry["status"] = entry["status"] or 500  # which is answered further out
+            raise
         finally:
             entry["seconds"] = round(time.perf_counter() - start, 3)
+            self._on_answer(scope, entry["status"])
             _log.info("request", extra={"fields": entry})
 
 

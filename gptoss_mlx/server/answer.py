@@ -21,12 +21,12 @@ from gptoss_mlx.server.problems import Problem, problem_of
 from gptoss_mlx.server.run import Run, Work
 from gptoss_mlx.server.sse import as_json, sse, unless_disconnected
 
-__all__ = ["Answer", "Wire", "Writer"]
+__all__ = ["STREAM_HEADERS", "Answer", "Wire", "Writer"]
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 Wire = tuple[str | None, dict[str, Any]]  # an event's name, where the API has names, and its data
-_STREAM_HEADERS = {
+STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # nginx would wait for more
 }
@@ -103,17 +103,19 @@ class Answer(Generic[T]):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self._host.use() as model, Run(self._works(model)) as run:
-                writer = self._make_writer(model)
-                try:
-                    if self._is_streamed:
-                        await self._stream(run, writer, send)
-                    else:
-                        response = await self._whole(run, writer)
-                        await response(scope, receive, send)
-                finally:
-                    prompt, completion = writer.tokens
-                    note(scope, prompt_tokens=prompt, completion_tokens=completion)
+            async with self._host.use() as model:
+                model.engine.check_capacity()  # who is turned away must not cost much
+                async with Run(self._works(model)) as run:
+                    writer = self._make_writer(model)
+                    try:
+                        if self._is_streamed:
+                            await self._stream(run, writer, send)
+                        else:
+                            response = await self._whole(run, writer)
+                            await response(scope, receive, send)
+                    finally:
+                        prompt, completion = writer.tokens
+                        note(scope, prompt_tokens=prompt, completion_tokens=completion)
         except Exception as error:
             raise problem_of(error) from error
 
@@ -126,20 +128,28 @@ class Answer(Generic[T]):
         return Response(as_json(writer.result()), media_type="application/json")
 
     async def _stream(self, run: Run[T], writer: Writer[T], send: Send) -> None:
+        clock = asyncio.get_running_loop().time
+        last = clock()  # when something was sent: much may come that the client is not shown
+
         async def put(wires: list[Wire]) -> None:
+            nonlocal last
             body = b"".join(sse(data, name) for name, data in wires)
             if body:
+                last = clock()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 await asyncio.sleep(0)  # where much has come at once, a lost client is still seen
 
-        headers = Response(headers=_STREAM_HEADERS, media_type="text/event-stream").raw_headers
+        headers = Response(headers=STREAM_HEADERS, media_type="text/event-stream").raw_headers
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await put(writer.begin())
         try:
             async with aclosing(run.events(self._heartbeat)) as events:
                 async for event in events:
-                    await put(writer.heartbeat() if event is None else writer.push(*event))
+                    wires = [] if event is None else writer.push(*event)
+                    if not wires and (event is None or clock() - last >= self._heartbeat):
+                        wires = writer.heartbeat()
+                    await put(wires)
             await put(writer.end())
         except Exception as error:
             await put(writer.fail(problem_of(error)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -18,35 +17,72 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from gptoss_mlx.errors import GptOssError
+from gptoss_mlx.server import about
 from gptoss_mlx.server.access import AccessLog
 from gptoss_mlx.server.chat_completions import routes as chat_completions
 from gptoss_mlx.server.completions import routes as completions
 from gptoss_mlx.server.context import Context
 from gptoss_mlx.server.guarding import Guard, KeyGuard, problem_response
 from gptoss_mlx.server.host import ModelHost
+from gptoss_mlx.server.messages import routes as messages
+from gptoss_mlx.server.metrics import Metrics
+from gptoss_mlx.server.openapi import Operation, document
 from gptoss_mlx.server.problems import Problem, problem_of
 from gptoss_mlx.server.reply import OpenTools
 from gptoss_mlx.server.responses import routes as responses
+from gptoss_mlx.server.responses.operations import OPERATIONS as RESPONSES
+from gptoss_mlx.server.responses.store import ResponseStore
+from gptoss_mlx.server.sealing import Seal
 from gptoss_mlx.server.settings import Settings
-from gptoss_mlx.server.sse import as_json
 from gptoss_mlx.tools import Toolbox
 
-__all__ = ["make_app"]
+__all__ = ["OPERATIONS", "make_app"]
+
+OPERATIONS: tuple[Operation, ...] = (
+    *about.OPERATIONS,
+    *chat_completions.OPERATIONS,
+    *completions.OPERATIONS,
+    *messages.OPERATIONS,
+    *RESPONSES,
+)
 
 
-def make_app(settings: Settings, host: ModelHost, open_tools: OpenTools | None = None) -> Starlette:
+def make_app(
+    settings: Settings,
+    host: ModelHost,
+    open_tools: OpenTools | None = None,
+    *,
+    store: ResponseStore | None = None,
+    seal: Seal | None = None,
+) -> Starlette:
     """The server's application.
 
     Args:
         settings: as the command line has them.
         host: the model; closed when the application ends.
         open_tools: makes the tools of `settings.tools` that one request asks for.
+        store: where responses are kept; in memory by default.
+        seal: signs what clients keep instead; by default good until the server ends.
     """
-    context = Context(settings, host, open_tools or (lambda _: Toolbox()))
-    middleware = [Middleware(AccessLog), Middleware(Guard, settings)]
+    context = Context(settings, host, open_tools or (lambda _: Toolbox()), seal=seal or Seal())
+    metrics = Metrics(host)
+    described = document(OPERATIONS, needs_key=bool(settings.api_keys))
+    routes = [
+        *about.routes(context, metrics, described),
+        *chat_completions.routes(context),
+        *completions.routes(context),
+        *messages.routes(context),
+        *responses.routes(context, store=store, open_responses=settings.open_responses),
+    ]
+
+    def answered(scope: Scope, status: int | None) -> None:
+        metrics.answered(scope, routes, status)
+
+    middleware = [Middleware(AccessLog, answered), Middleware(Guard, settings)]
     if settings.origins:
         pages = Middleware(
             CORSMiddleware,
@@ -63,13 +99,8 @@ def make_app(settings: Settings, host: ModelHost, open_tools: OpenTools | None =
         yield
         await host.close()
 
-    return Starlette(
-        routes=[
-            *_own_routes(context),
-            *chat_completions.routes(context),
-            *completions.routes(context),
-            *responses.routes(context, open_responses=settings.open_responses),
-        ],
+    app = Starlette(
+        routes=routes,
         middleware=middleware,
         exception_handlers={
             HTTPException: _on_http_error,
@@ -77,50 +108,8 @@ def make_app(settings: Settings, host: ModelHost, open_tools: OpenTools | None =
         },
         lifespan=lifespan,
     )
-
-
-def _own_routes(context: Context) -> list[Route]:
-    """What is no API of its own."""
-    host, settings = context.host, context.settings
-
-    async def health(_: Request) -> Response:
-        """Whether requests would be served, and why not."""
-        now = host.health
-        found = {"status": now.status, "running": now.running, "waiting": now.waiting}
-        if now.problem is not None:
-            found["problem"] = now.problem
-        return _json(found, 200 if now.is_ready else 503)
-
-    async def models(_: Request) -> Response:
-        """The one model there is."""
-        return _json({"object": "list", "data": [_described(settings)]})
-
-    async def model(request: Request) -> Response:
-        """The same alone."""
-        name = request.path_params["name"]
-        if name != settings.model:
-            message = f"there is no model {name[:100]!r}: this server has {settings.model}"
-            raise Problem(404, message, param="model", code="model_not_found")
-        return _json(_described(settings))
-
-    return [
-        Route("/health", health),
-        Route("/v1/models", models),
-        Route("/v1/models/{name:path}", model),
-    ]
-
-
-def _described(settings: Settings) -> dict[str, Any]:
-    return {
-        "id": settings.model,
-        "object": "model",
-        "created": settings.started,
-        "owned_by": "gptoss-mlx",
-    }
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(as_json(value), status, media_type="application/json")
+    app.router.redirect_slashes = False  # what is not there is an error of the API's
+    return app
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -135,5 +124,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not what {request.url.path[:200]!r} takes",
     }
     message = messages.get(error.status_code, error.detail)
-    problem = Problem(error.status_code, message, headers=error.headers)
-    return problem_response(problem, request.url.path)
+    headers = _allowed(request) if error.status_code == 405 else error.headers
+    return problem_response(Problem(error.status_code, message, headers=headers), request.url.path)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """The methods of a path, which may have several routes."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    return {"allow": ", ".join(sorted({m for route in found for m in route.methods or ()}))}

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_mlx.server.problems import Problem, anthropic_error, openai_error
+from gptoss_mlx.server.problems import Problem, anthropic_error, is_anthropics, openai_error
 from gptoss_mlx.server.settings import Settings
 from gptoss_mlx.server.sse import as_json
 
@@ -28,7 +28,7 @@ _OPEN_PATHS = frozenset({"/health"})  # for whoever watches over processes, and 
 
 def problem_response(problem: Problem, path: str) -> Response:
     """The answer that tells a client of a problem, as the API that it called has it."""
-    shape = anthropic_error if path.startswith("/v1/messages") else openai_error
+    shape = anthropic_error if is_anthropics(path) else openai_error
     return Response(as_json(shape(problem)), problem.status, problem.headers, "application/json")
 
 

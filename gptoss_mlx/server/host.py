@@ -14,8 +14,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import mlx.core as mx
+
 from gptoss_mlx.engine import Engine
-from gptoss_mlx.sequence import SpeculationMode
+from gptoss_mlx.sequence import Sequence, SpeculationMode
 from gptoss_mlx.tokenizer import Tokenizer
 
 __all__ = ["HostHealth", "ModelHost", "OpenModel"]
@@ -62,6 +64,7 @@ class ModelHost:
 
     def __init__(self, open_model: Callable[[], OpenModel], idle: float | None = None) -> None:
         self._open_model, self._idle = open_model, idle
+        self._on_end: Callable[[Sequence], object] | None = None
         self._model: OpenModel | None = None
         self._change: asyncio.Task[None] | None = None  # a load or an unload under way
         self._timer: asyncio.TimerHandle | None = None
@@ -75,7 +78,13 @@ class ModelHost:
         Raises:
             GptOssError: why it cannot be loaded.
         """
-        self._model = self._open_model()
+        self._model = self._opened()
+
+    def watch(self, on_end: Callable[[Sequence], object]) -> None:
+        """Have the end of each sequence told, of this engine's and of those to come; see Engine."""
+        self._on_end = on_end
+        if self._model is not None:
+            self._model.engine.on_end = on_end
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[OpenModel]:
@@ -93,6 +102,11 @@ class ModelHost:
             if not self._users and self._idle is not None:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(self._idle, self._unload_if_idle)
+
+    @property
+    def model(self) -> OpenModel | None:
+        """The model, if it is loaded now; who needs it says so with `use`."""
+        return self._model
 
     @property
     def health(self) -> HostHealth:
@@ -121,6 +135,11 @@ class ModelHost:
             await asyncio.shield(change)  # others wait for it as well
         return self._model
 
+    def _opened(self) -> OpenModel:
+        model = self._open_model()
+        model.engine.on_end = self._on_end
+        return model
+
     def _begin(self, change: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Load or unload, one at a time."""
         task = self._change = asyncio.create_task(change)
@@ -136,7 +155,7 @@ class ModelHost:
     async def _load(self) -> None:
         self._is_loading = True
         try:
-            self._model = await asyncio.to_thread(self._open_model)
+            self._model = await asyncio.to_thread(self._opened)
             self._failure = None
         except Exception as error:
             _log.warning("the model could not be loaded: %s", error)
@@ -151,6 +170,7 @@ class ModelHost:
             await asyncio.to_thread(model.engine.close)
         del model
         gc.collect()  # an engine's parts know each other
+        mx.clear_cache()  # else MLX keeps the memory for arrays to come
 
     def _unload_if_idle(self) -> None:
         if not self._users and self._change is None and self._model is not None:

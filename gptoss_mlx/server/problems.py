@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gptoss_mlx.errors import (
     BusyError,
+    CacheFullError,
     CheckpointError,
     ContextLengthError,
     DeadlineError,
@@ -23,7 +24,7 @@ from gptoss_mlx.errors import (
     UsageError,
 )
 
-__all__ = ["Problem", "anthropic_error", "openai_error", "problem_of"]
+__all__ = ["Problem", "anthropic_error", "is_anthropics", "openai_error", "problem_of"]
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER = {"retry-after": "2"}  # seconds; a place in the queue is often free by then
@@ -90,6 +91,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem(429, str(error), code="rate_limit_exceeded", headers=headers)
         case DeadlineError():
             return Problem(504, str(error), code="timeout")
+        case CacheFullError():
+            _log.error("a request failed: %s", error)
+            message = f"{error} (serve --kv-bits 8 takes half of it)"
+            return Problem(503, message, code="cache_full")
         case MemoryPlanError() | CheckpointError():
             return Problem(503, str(error), code="model_not_loaded")
         case GptOssError():
@@ -98,6 +103,11 @@ def problem_of(error: Exception) -> Problem:
         case _:
             _log.error("a request failed unexpectedly", exc_info=error)
             return Problem(500, "an internal error; the server's log says more")
+
+
+def is_anthropics(path: str) -> bool:
+    """Whether errors of this path have Anthropic's shape."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def openai_error(problem: Problem) -> dict[str, Any]:

@@ -46,6 +46,13 @@ class Reply:
         constrain = constraint(job, recipients, chat.tokenizer)
         return chat.send(options=Options(job.params, stop=job.stop, constrain=constrain))
 
+    def count(self) -> int:
+        """How many tokens its first prompt has; nothing is sent."""
+        chat, job = self._chat, self._job
+        if job.builtins:
+            chat.toolbox = self._open_tools(job.builtins)
+        return len(chat.prompt())
+
     def cancel(self) -> None:
         """End it, and the tool that runs."""
         self._chat.cancel()

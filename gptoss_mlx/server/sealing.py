@@ -14,12 +14,15 @@ import hmac
 import json
 import secrets
 import zlib
+from pathlib import Path
 
+from gptoss_mlx.errors import DiskError
 from gptoss_mlx.harmony import Message
 
-__all__ = ["Seal", "message_from_json", "message_to_json"]
+__all__ = ["Seal", "kept_key", "message_from_json", "message_to_json"]
 
 _SIGNATURE_BYTES = 32
+_KEY_BYTES = 32
 _FIELDS = ("role", "content", "channel", "recipient", "content_type", "name")
 
 
@@ -31,7 +34,7 @@ class Seal:
     """
 
     def __init__(self, key: bytes | None = None) -> None:
-        self._key = key or secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(_KEY_BYTES)
 
     def seal(self, message: Message) -> str:
         """The message as a text of URL-safe letters."""
@@ -51,6 +54,26 @@ class Seal:
 
     def _signature(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, hashlib.sha256)
+
+
+def kept_key(path: Path) -> bytes:
+    """A key in a file of its owner's only; made, where there is none.
+
+    Raises:
+        DiskError: the file cannot be used, or holds no key.
+    """
+    try:
+        if not path.exists():
+            making = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+            making.touch(0o600)
+            making.write_bytes(secrets.token_bytes(_KEY_BYTES))
+            making.rename(path)  # whole, or not at all
+        key = path.read_bytes()
+    except OSError as error:
+        raise DiskError(f"{path}: cannot keep a key ({error.strerror})") from None
+    if len(key) != _KEY_BYTES:
+        raise DiskError(f"{path} holds no key: delete it, and a new one is made")
+    return key
 
 
 def message_to_json(message: Message) -> dict[str, object]:

@@ -15,9 +15,8 @@ from gptoss_mlx.errors import UsageError
 __all__ = ["listen", "serve", "url_of"]
 
 _GRACE = 30  # seconds that answers under way are given when the server ends
-_KEEP_ALIVE = (
-    75  # seconds; longer than clients keep connections, which then never meet a closed one
-)
+_KEEP_ALIVE = 75  # seconds: longer than clients keep connections, who then meet no closed one
+_MAX_HEADERS = 64 << 10  # bytes of a request's first line and headers
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -55,6 +54,8 @@ def serve(
         app,
         log_config=None,
         access_log=False,
+        http="h11",  # the one whose limits are known, whatever else is installed
+        h11_max_incomplete_event_size=_MAX_HEADERS,
         server_header=False,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE,

@@ -39,7 +39,8 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
     definitions = {
         f"#/{key}/{name}": value
         for key in _DEFINITIONS
-        for name, value in schema.get(key, {}).items()
+        if isinstance(schema.get(key), Mapping)  # a schema may be anybody's
+        for name, value in schema[key].items()
     }
     bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
     return cast("dict[str, Any]", _resolved(bare, definitions, ()))

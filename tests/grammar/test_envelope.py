@@ -21,6 +21,7 @@ TOOLS = (WEATHER, TIME, PYTHON)
 NUMBER = json_schema({"type": "integer", "minimum": 0, "maximum": 99})
 
 REASONING = "<|channel|>analysis<|message|>Hm: {\n\n😀 }.<|end|><|start|>assistant"
+EMPTY_REASONING = "<|channel|>analysis<|message|><|end|><|start|>assistant"
 PREAMBLE = "<|channel|>commentary<|message|>One moment.<|end|><|start|>assistant"
 FINAL = "<|channel|>final<|message|>7<|return|>"
 CALLING = '<|message|>{"city": "Rome"}<|call|>'
@@ -120,6 +121,17 @@ def test_preambles_can_be_forbidden(tokenizer: Tokenizer) -> None:
     silent = grammar_of(tokenizer, preambles=False)
     assert not passes(tokenizer, silent, PREAMBLE + CALL_TIME)
     assert passes(tokenizer, silent, REASONING + CALL_TIME)
+
+
+@pytest.mark.parametrize("last", [FINAL, CALL_WEATHER])
+def test_reasoning_can_be_demanded(tokenizer: Tokenizer, last: str) -> None:
+    """Some comes first then, before a preamble too; and no more messages than ever."""
+    thoughtful = grammar_of(tokenizer, must_reason=True)
+    for before in ("", PREAMBLE, PREAMBLE + REASONING, EMPTY_REASONING):
+        assert not passes(tokenizer, thoughtful, before + last)
+    for before in (REASONING, REASONING + PREAMBLE, REASONING + EMPTY_REASONING, 8 * REASONING):
+        assert passes(tokenizer, thoughtful, before + last)
+    assert not passes(tokenizer, thoughtful, 9 * REASONING + last)
 
 
 def test_free_text_has_no_markers(tokenizer: Tokenizer) -> None:

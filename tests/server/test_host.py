@@ -109,7 +109,7 @@ def test_an_idle_model_is_unloaded(opener: Opener) -> None:
             await asyncio.sleep(0.1)
             assert host.health.status == "ok"
         await wait_for(lambda: host.health.status == "unloaded")
-        assert opener.is_closed(0)
+        await wait_for(lambda: opener.is_closed(0))
         async with host.use() as model:
             assert model.engine is opener.engines[1]
         await host.close()

@@ -171,6 +171,38 @@ def test_bytes_that_no_client_sends(served: MakeServed) -> None:
         assert httpx.get(url + "/health").status_code == 200
 
 
+def test_headers_are_limited(served: MakeServed) -> None:
+    """In all, not only each; and a path is as long as a line may be."""
+    with live(served().app) as url:
+        many = b"".join(b"a%d: %s\r\n" % (n, b"x" * 100) for n in range(1000))
+        assert b" 400 " in raw(url, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n" + many)
+        assert b" 400 " in raw(url, b"GET /" + b"x" * 100_000)
+        few = httpx.get(f"{url}/health", headers={f"a{n}": "x" * 100 for n in range(100)})
+        assert few.status_code == 200
+
+
+def test_health_after_the_generation_thread_died(served: MakeServed, tokenizer: Tokenizer) -> None:
+    """Red with the reason until a request succeeds again; the one it had fails, no other."""
+
+    class Deadly(EndlessModel):
+        def next_id(self, number: int, n: int) -> int:
+            if number == 0 and n == 3:
+                raise SystemExit("the thread's end")
+            return super().next_id(number, n)
+
+    ids = tokenizer.encode_with_special(ANSWER)
+    made = served(model=Deadly(ids, ids))
+    with live(made.app) as url:
+        assert httpx.post(url + CHAT, json=HELLO).status_code == 500
+        assert soon(lambda: httpx.get(f"{url}/health").status_code == 503)
+        ill = httpx.get(f"{url}/health").json()
+        assert ill["status"] == "failed"
+        assert "the thread's end" in ill["problem"]
+        assert "gptoss_mlx_ready 0.0" in httpx.get(f"{url}/metrics").text
+        assert httpx.post(url + CHAT, json=HELLO).status_code == 200
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
+
+
 def test_a_hundred_megabytes(served: MakeServed) -> None:
     """Refused with an answer that the client gets to see."""
 

@@ -14,6 +14,7 @@ from gptoss_mlx.errors import (
     ConfigError,
     ContextLengthError,
     DeadlineError,
+    DiskError,
     GrammarError,
     MemoryPlanError,
     UsageError,
@@ -41,7 +42,7 @@ class _Asked(BaseModel):
         (DeadlineError("x"), 504, "server_error", "timeout"),
         (MemoryPlanError("x"), 503, "server_error", "model_not_loaded"),
         (ConfigError("x"), 503, "server_error", "model_not_loaded"),
-        (CacheFullError("x"), 500, "server_error", None),
+        (DiskError("x"), 500, "server_error", None),
     ],
 )
 def test_statuses(error: Exception, status: int, kind: str, code: str | None) -> None:
@@ -74,8 +75,18 @@ def test_the_unforeseen_is_logged_and_not_told(caplog: pytest.LogCaptureFixture)
 def test_a_failed_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What is the server's fault is in its log, too; what is the client's is not."""
     problem_of(UsageError("theirs"))
-    problem_of(CacheFullError("ours"))
-    assert [record.getMessage() for record in caplog.records] == ["a request failed: ours"]
+    problem_of(DiskError("ours"))
+    problem_of(CacheFullError("ours, too"))
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["a request failed: ours", "a request failed: ours, too"]
+
+
+def test_a_full_cache_is_no_bug() -> None:
+    """Another request may fit: a 503, which says what helps."""
+    problem = problem_of(CacheFullError("no room for 9 tokens: shorten it"))
+    assert (problem.status, problem.code) == (503, "cache_full")
+    assert problem.message.startswith("no room for 9 tokens: shorten it")
+    assert "--kv-bits 8" in problem.message
 
 
 def test_a_wrong_type_names_its_place() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gptoss_mlx.harmony import Message
 from gptoss_mlx.server.recall import Recall
-from gptoss_mlx.server.responses.facts import facts_of
+from gptoss_mlx.server.responses.facts import all_facts_of, facts_of
 
 IDS = tuple(range(200))
 
@@ -29,6 +29,19 @@ def test_what_was_kept_is_found_with_its_ids() -> None:
     for asked in (item(), item(identity=None), {**item(), "content": "Hi"}):
         (found,) = recall.find("me", facts_of(asked))
         assert (found, found.ids) == (message(), IDS)
+
+
+def test_reasoning_is_known_by_its_id_where_nothing_else_came_back() -> None:
+    """Some clients keep no more of it; what has another text, or neither, is not known."""
+    recall = Recall()
+    parts = [{"type": "reasoning_text", "text": "Hi"}]
+    thought: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "content": parts}
+    recall.keep("me", all_facts_of(thought), [message(channel="analysis")])
+    for content in ([], None):
+        assert recall.find("me", facts_of({**thought, "content": content}))
+    changed = [{"type": "reasoning_text", "text": "Ho"}]
+    assert recall.find("me", facts_of({**thought, "content": changed})) == ()
+    assert recall.find("me", facts_of({**thought, "content": [], "id": None})) == ()
 
 
 def test_what_differs_is_not_found() -> None:

@@ -100,7 +100,7 @@ def test_grammars_that_cannot_be_are_a_400(client: Client) -> None:
 
 
 def test_an_answer_keeps_to_its_schema(client: Client) -> None:
-    """A model that says nothing of the kind is held to the one text that fits."""
+    """And comes after a chain of thought."""
     schema = {
         "type": "object",
         "properties": {"a": {"const": 1}},
@@ -108,7 +108,7 @@ def test_an_answer_keeps_to_its_schema(client: Client) -> None:
         "additionalProperties": False,
     }
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    script = '<|channel|>final<|message|>{"a": 1}<|return|>'
+    script = THINK + '<|channel|>final<|message|>{"a": 1}<|return|>'
     response = client(script).post(PATH, json={**HELLO, "response_format": wanted})
     (choice,) = response.json()["choices"]
     assert json.loads(choice["message"]["content"]) == {"a": 1}

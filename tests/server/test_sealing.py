@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 
+from gptoss_mlx.errors import DiskError
 from gptoss_mlx.harmony import Message
-from gptoss_mlx.server.sealing import Seal, message_from_json, message_to_json
+from gptoss_mlx.server.sealing import Seal, kept_key, message_from_json, message_to_json
 
 MESSAGE = Message("assistant", "Hm \ud83e São 🫠", "analysis", ids=(200_006, 1, 2, 200_007))
 PLAIN = Message("tool", "", "commentary", "assistant", None, "functions.f")
@@ -56,3 +58,24 @@ def test_json_has_no_empty_fields() -> None:
         "name": "functions.f",
     }
     assert message_from_json(message_to_json(PLAIN)) == PLAIN
+
+
+def test_a_kept_key(tmp_path: Path) -> None:
+    """Is made once, for its owner only, and opens what was sealed before a restart."""
+    path = tmp_path / "store.key"
+    sealed = Seal(kept_key(path)).seal(MESSAGE)
+    assert Seal(kept_key(path)).open(sealed) == MESSAGE
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["store.key"]
+    assert kept_key(tmp_path / "other.key") != kept_key(path)
+
+
+def test_a_file_that_is_no_key(tmp_path: Path) -> None:
+    """Is not taken for one, nor overwritten."""
+    path = tmp_path / "store.key"
+    path.write_bytes(b"short")
+    with pytest.raises(DiskError, match="holds no key: delete it"):
+        kept_key(path)
+    assert path.read_bytes() == b"short"
+    with pytest.raises(DiskError, match="cannot keep a key"):
+        kept_key(tmp_path / "none" / "store.key")

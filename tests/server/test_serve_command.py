@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import httpx2 as httpx
 import pytest
 from pseudo_terminal import INTERRUPTIBLE
+from starlette.testclient import TestClient
 
 from gptoss_mlx.cli import run
 from gptoss_mlx.cli.serve import clients_text
@@ -62,6 +64,11 @@ def test_a_server_from_start_to_end() -> None:
         (["--port", "99999"], "--port"),
         (["--idle", "0"], "--idle"),
         (["--parallel", "0"], "--parallel"),
+        (["--max-waiting", "-1"], "--max-waiting"),
+        (["--max-body", "0"], "--max-body"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--log-format", "xml"], "--log-format"),
+        (["--store", "."], "--store"),
     ],
 )
 def test_errors(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +79,44 @@ def test_errors(arguments: list[str], text: str, capsys: pytest.CaptureFixture[s
     assert code == 2
     assert text in error
     assert error.count("\n") == 1
+
+
+def test_options_arrive() -> None:
+    """Each where it belongs."""
+    options = ["--max-waiting", "3", "--max-body", "2", "--parallel", "2", "--context", "5000"]
+    with (
+        patch.object(Engine, "load", wraps=Engine.load) as load,
+        patch("gptoss_mlx.server.serving.serve") as serving,
+    ):
+        assert run(["serve", "-m", "demo", "--port", "0", *options]) == 0
+    use = load.call_args.args[1]
+    assert (use.parallel, use.context) == (2, 5000)
+    assert load.call_args.kwargs["max_waiting"] == 3
+    with TestClient(serving.call_args.args[0], "http://127.0.0.1") as http:
+        assert http.post("/v1/responses", content=b"x" * (2 << 20)).status_code == 400
+        assert http.post("/v1/responses", content=b"x" * (2 << 20) + b"x").status_code == 413
+
+
+def test_what_is_stored_outlives_the_server(tmp_path: Path) -> None:
+    """Responses, and the key of what clients keep, both in files of their owner's only."""
+    store = tmp_path / "responses.db"
+    apps: list[Any] = []
+    found: list[str] = []
+
+    def serve(app: Any, _: object) -> None:
+        apps.append(app)
+        with TestClient(app, "http://127.0.0.1") as http:
+            if not found:
+                body = {"input": "What is 2 + 2?", "max_output_tokens": 20}
+                found.append(http.post("/v1/responses", json=body).json()["id"])
+            assert http.get(f"/v1/responses/{found[0]}").status_code == 200
+
+    with patch("gptoss_mlx.server.serving.serve", serve):
+        for _ in range(2):
+            assert run(["serve", "-m", "demo", "--port", "0", "--store", str(store)]) == 0
+    assert len(apps) == 2
+    assert {path.name for path in tmp_path.iterdir()} >= {"responses.db", "responses.db.key"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
 
 
 def test_no_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,24 +5,22 @@ It knows no HTTP and no engine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.grammar import Format, json_object, json_schema
 from gptoss_mlx.harmony import Effort, FunctionTool, Setup
 from gptoss_mlx.server.chat_completions.history import instructions, read_messages
+from gptoss_mlx.server.chat_completions.memory import Memory
 from gptoss_mlx.server.chat_completions.schema import (
     ChatRequest,
     Function,
     NamedChoice,
-    NamedSchema,
 )
 from gptoss_mlx.server.job import Job, ToolNames
 from gptoss_mlx.server.problems import Problem
-from gptoss_mlx.tools.calls import inlined
+from gptoss_mlx.server.schemas import format_text, written_out
 
 __all__ = ["Reading", "read", "sampling", "stop_texts"]
 
@@ -41,7 +39,6 @@ _BUILTINS = {
     "code_interpreter": "python",
     "python": "python",
 }
-_MAX_REFERENCES = 32  # of a schema whose definitions are written out: they could multiply
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,13 @@ class Reading:
     top_logprobs: int | None
 
 
-def read(request: ChatRequest, builtins: Collection[str] = (), date: str | None = None) -> Reading:
-    """What a request asks for, on a server that has these builtin tools.
+def read(
+    request: ChatRequest,
+    builtins: Collection[str] = (),
+    date: str | None = None,
+    memory: Memory | None = None,
+) -> Reading:
+    """What a request asks for, on a server that has these builtin tools and this memory.
 
     Raises:
         Problem: what the request says makes no sense.
@@ -75,7 +77,7 @@ def read(request: ChatRequest, builtins: Collection[str] = (), date: str | None 
         date,
     )
     job = Job(
-        tuple(read_messages(request.messages, names)),
+        tuple(read_messages(request.messages, names, memory)),
         setup,
         sampling(request),
         stop_texts(request.stop),
@@ -115,10 +117,8 @@ def _effort(request: ChatRequest) -> Effort:
 
 
 def _described(function: Function, names: ToolNames) -> FunctionTool:
-    schema = function.parameters
-    if schema is not None and 0 < json.dumps(schema).count('"$ref"') <= _MAX_REFERENCES:
-        schema = inlined(schema)  # models are shown no references
-    return FunctionTool(names.to_model(function.name), function.description or "", schema)
+    parameters = written_out(function.parameters)
+    return FunctionTool(names.to_model(function.name), function.description or "", parameters)
 
 
 def _functions(request: ChatRequest) -> list[Function]:
@@ -209,11 +209,4 @@ def _answer(request: ChatRequest) -> tuple[Format | None, str]:
         message = "response_format: json_schema needs a schema"
         raise Problem(400, message, param="response_format.json_schema.schema")
     form = json_schema(named.json_schema, strict=bool(named.strict))
-    return form, _format_text(named, named.json_schema)
-
-
-def _format_text(named: NamedSchema, schema: dict[str, Any]) -> str:
-    """The schema as the models were trained to read it, in the developer message."""
-    comment = f"// {named.description}\n" if named.description else ""
-    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-    return f"# Response Formats\n\n## {named.name}\n\n{comment}{text}"
+    return form, format_text(named.json_schema, named.name, named.description)

@@ -11,14 +11,27 @@ from starlette.types import ASGIApp
 from gptoss_mlx.chat import Event
 from gptoss_mlx.server.answer import Answer
 from gptoss_mlx.server.body import read_json
+from gptoss_mlx.server.chat_completions.memory import Memory
 from gptoss_mlx.server.chat_completions.reading import read
 from gptoss_mlx.server.chat_completions.schema import ChatRequest
 from gptoss_mlx.server.chat_completions.writing import ChatWriter
 from gptoss_mlx.server.context import Context
 from gptoss_mlx.server.host import OpenModel
+from gptoss_mlx.server.openapi import Operation
 from gptoss_mlx.server.reply import Reply
 
-__all__ = ["routes"]
+__all__ = ["OPERATIONS", "routes"]
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/chat/completions",
+        "The assistant's next message in a conversation.",
+        body=ChatRequest,
+        returns=("id", "object", "created", "model", "choices", "usage"),
+        streams=True,
+    ),
+)
 
 
 def routes(context: Context) -> list[Route]:
@@ -28,7 +41,8 @@ def routes(context: Context) -> list[Route]:
     async def create(request: Request) -> ASGIApp:
         body = await read_json(request, settings.max_body)
         asked = ChatRequest.model_validate(body)
-        reading = read(asked, settings.tools, date.today().isoformat())
+        memory = Memory(context.recall, request.scope.get("caller", ""))
+        reading = read(asked, settings.tools, date.today().isoformat(), memory)
         replies: list[Reply] = []
 
         def works(model: OpenModel) -> list[Reply]:
@@ -39,7 +53,9 @@ def routes(context: Context) -> list[Route]:
             browses = "browser" in reading.jobs[0].builtins
             sources = [reply.source for reply in replies] if browses else []
             now = context.now()
-            return ChatWriter(reading, settings.model, model.tokenizer, now, sources=sources)
+            return ChatWriter(
+                reading, settings.model, model.tokenizer, now, sources=sources, memory=memory
+            )
 
         return Answer[Event](
             context.host,

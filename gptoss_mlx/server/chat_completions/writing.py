@@ -1,7 +1,8 @@
 """The events of replies -> chunks of a stream, and the completion that they add up to.
 
 The completion is folded from the very chunks, so that both always say the same. Nothing of the
-model's own tools, or of what it says in others' names, gets here. It knows no HTTP.
+model's own tools, or of what it says in others' names, gets here. A complete reply is remembered as
+it was sampled. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from gptoss_mlx.chat import Dropped, Event, Turn
 from gptoss_mlx.harmony import Delta, Message
 from gptoss_mlx.sequence import Token
 from gptoss_mlx.server.answer import Wire
-from gptoss_mlx.server.chat_completions.logprobs import Logprobs
+from gptoss_mlx.server.chat_completions.memory import Memory
 from gptoss_mlx.server.chat_completions.reading import Reading
+from gptoss_mlx.server.logprobs import Logprobs
 from gptoss_mlx.server.problems import Problem, openai_error
 from gptoss_mlx.server.sse import DONE
 from gptoss_mlx.server.usage import Usage
 from gptoss_mlx.tokenizer import Tokenizer
-from gptoss_mlx.tools.browser.citations import CitationFilter, Source
+from gptoss_mlx.tools.browser.citations import Citation, CitationFilter, Source
 
 __all__ = ["ChatWriter"]
 
@@ -47,6 +49,10 @@ class _Choice:
     is_open: bool = False  # whether a message is: its first delta has been seen
     links: CitationFilter | None = None  # of the open message
     gap: str = ""  # what parts its text from that of the message before
+    start: int = 0  # where in the content that text begins
+    annotations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    sampled: list[Message] = field(default_factory=list[Message])  # and results of our tools
+    num_running: int = 0  # calls of our tools whose results are to come
 
 
 class ChatWriter:
@@ -59,6 +65,7 @@ class ChatWriter:
         created: seconds since 1970.
         make_id: of a completion and of calls, from a prefix.
         sources: of each choice's citations, where it may browse.
+        memory: what the client was told.
     """
 
     terminator = DONE
@@ -71,8 +78,10 @@ class ChatWriter:
         created: int,
         make_id: Callable[[str], str] = random_id,
         sources: Sequence[Source] = (),
+        memory: Memory | None = None,
     ) -> None:
         self._reading, self._make_id = reading, make_id
+        self._memory = memory or Memory()
         self._functions = {f.name for f in reading.jobs[0].setup.functions}
         self._head = {"id": make_id("chatcmpl-"), "created": created, "model": model}
         top = reading.top_logprobs
@@ -103,11 +112,14 @@ class ChatWriter:
                 return []
             case Delta():
                 return self._text(number, event, event.text)
+            case Message(role="tool") if choice.num_running:
+                choice.num_running -= 1
+                choice.sampled.append(event)
+                return []
             case Message():
                 return self._message(number, event)
             case Turn():
-                choice.usage.add(event)
-                self._finish(choice, event)
+                self._turn(choice, event)
                 return []
             case Dropped():
                 return []
@@ -118,10 +130,12 @@ class ChatWriter:
 
     def end(self) -> list[Wire]:
         """Why each choice ended, and what all of it took."""
-        wires = [
-            self._chunk(number, {}, choice.finish_reason or "stop")
-            for number, choice in enumerate(self._choices)
-        ]
+        wires: list[Wire] = []
+        for number, choice in enumerate(self._choices):
+            if choice.finish_reason in ("stop", "tool_calls"):
+                self._memory.keep(choice.message, choice.sampled, self._functions)
+            wires += self._annotate(number)
+            wires.append(self._chunk(number, {}, choice.finish_reason or "stop"))
         if self._reading.includes_usage:
             wires.append((None, {**self._base(), "choices": [], "usage": self._usage()}))
         return wires
@@ -151,6 +165,7 @@ class ChatWriter:
         wires = self._text(number, message, rest) if rest else []
         if message.is_shown and choice.links is not None:
             wires += self._put(number, "content", choice.links.close())
+            choice.annotations += [_annotation(c, choice.start) for c in choice.links.citations]
         choice.given, choice.is_open, choice.links = 0, False, None
         if choice.logprobs is not None:
             choice.logprobs.clear()
@@ -165,12 +180,14 @@ class ChatWriter:
             key = "reasoning" if of.is_reasoning else "content"
             if is_first:
                 choice.gap = _BETWEEN if choice.message.get(key) else ""
+                choice.start = len(choice.message.get(key) or "") + len(choice.gap)
                 choice.links = CitationFilter(choice.source) if choice.source else None
             return self._grow(number, key, text)
-        name = (of.recipient or "").removeprefix("functions.")
-        if of.role == "assistant" and name in self._functions:
-            return self._call(number, name, text, is_first=is_first)
-        return []
+        return self._call(number, of, text, is_first=is_first) if self._is_clients(of) else []
+
+    def _is_clients(self, of: Delta | Message) -> bool:
+        """Whether it belongs to a call of a function of the client's."""
+        return of.role == "assistant" and _name(of) in self._functions
 
     def _grow(self, number: int, key: str, text: str) -> list[Wire]:
         """More reasoning or more content, in which citations become links."""
@@ -194,11 +211,11 @@ class ChatWriter:
         choice.message[key] = (choice.message.get(key) or "") + text
         return [self._chunk(number, {key: text}, tokens=tokens)]
 
-    def _call(self, number: int, name: str, text: str, *, is_first: bool) -> list[Wire]:
+    def _call(self, number: int, of: Delta | Message, text: str, *, is_first: bool) -> list[Wire]:
         calls: list[dict[str, Any]] = self._choices[number].message.setdefault("tool_calls", [])
         wires: list[Wire] = []
         if is_first:
-            function = {"name": self._reading.names.to_client(name), "arguments": ""}
+            function = {"name": self._reading.names.to_client(_name(of)), "arguments": ""}
             call = {"id": self._make_id("call_"), "type": "function", "function": function}
             opening = {"index": len(calls), **call, "function": dict(function)}
             wires.append(self._chunk(number, {"tool_calls": [opening]}))
@@ -207,8 +224,20 @@ class ChatWriter:
         more = {"index": len(calls) - 1, "function": {"arguments": text}}
         return [*wires, self._chunk(number, {"tool_calls": [more]})]
 
-    def _finish(self, choice: _Choice, turn: Turn) -> None:
+    def _annotate(self, number: int) -> list[Wire]:
+        """The links of the content, all at once: clients do not add up such lists."""
+        choice = self._choices[number]
+        if not choice.annotations:
+            return []
+        choice.message["annotations"] = choice.annotations
+        return [self._chunk(number, {"annotations": choice.annotations})]
+
+    def _turn(self, choice: _Choice, turn: Turn) -> None:
         """Calls of tools that the server runs are no end; the last turn's reason stays."""
+        choice.usage.add(turn)
+        choice.sampled += [message for message in turn.messages if message.role == "assistant"]
+        ours = [call for call in turn.tool_calls if not self._is_clients(call)]
+        choice.num_running = len(ours) if turn.finish_reason == "tool_calls" else 0
         has_calls = bool(choice.message.get("tool_calls"))
         reason = turn.finish_reason
         if reason in ("stop", "tool_calls"):
@@ -259,3 +288,19 @@ class ChatWriter:
             "prompt_tokens_details": {"cached_tokens": each[0].cached},
             "completion_tokens_details": {"reasoning_tokens": reasoning},
         }
+
+
+def _name(of: Delta | Message) -> str:
+    """Of the function that is called."""
+    return (of.recipient or "").removeprefix("functions.")
+
+
+def _annotation(citation: Citation, start: int) -> dict[str, Any]:
+    """A link, in a content of which its text is a part."""
+    url_citation = {
+        "start_index": start + citation.start_index,
+        "end_index": start + citation.end_index,
+        "url": citation.url,
+        "title": citation.title,
+    }
+    return {"type": "url_citation", "url_citation": url_citation}

@@ -13,8 +13,20 @@ from gptoss_mlx.server.completions.schema import CompletionRequest
 from gptoss_mlx.server.completions.work import RawCompletion, Result
 from gptoss_mlx.server.completions.writing import CompletionWriter
 from gptoss_mlx.server.context import Context
+from gptoss_mlx.server.openapi import Operation
 
-__all__ = ["routes"]
+__all__ = ["OPERATIONS", "routes"]
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/completions",
+        "What follows a text, or several.",
+        body=CompletionRequest,
+        returns=("id", "object", "created", "model", "choices", "usage"),
+        streams=True,
+    ),
+)
 
 
 def routes(context: Context) -> list[Route]:

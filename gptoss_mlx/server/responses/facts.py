@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-__all__ = ["facts_of"]
+__all__ = ["all_facts_of", "facts_of"]
 
 # What a client sends back of an item, and what of it must be as it was. Items of builtin tools hold
 # too little of what happened: they go by their ids.
@@ -29,10 +29,17 @@ def facts_of(item: Mapping[str, Any]) -> list[object]:
     return [[*said, item.get("id")], said]
 
 
+def all_facts_of(item: Mapping[str, Any]) -> list[object]:
+    """The same of an item that is given out; of reasoning some clients keep no more than its id."""
+    if item.get("type") != "reasoning":
+        return facts_of(item)
+    return [*facts_of(item), facts_of({**item, "content": []})[0]]
+
+
 def _said(value: object, field: str) -> object:
     """The texts of parts; a content that is one text is one part."""
-    if field == "content" and isinstance(value, str):
-        return [value]
+    if field == "content" and not isinstance(value, list):
+        return [value] if value else []
     if not isinstance(value, list):
         return value
     return [cast("dict[str, Any]", part).get("text") for part in cast("list[object]", value)]

@@ -22,6 +22,7 @@ _PREFIXES: dict[str, str] = {
     "custom_tool_call_output": "ctco",
     "web_search_call": "ws",
     "code_interpreter_call": "ci",
+    "compaction": "cmp",
 }
 _Find = Callable[[str], dict[str, Any] | None]
 

@@ -23,6 +23,7 @@ from gptoss_mlx.server.recall import Recall
 from gptoss_mlx.server.responses import schema
 from gptoss_mlx.server.responses.facts import facts_of
 from gptoss_mlx.server.responses.tools import ToolSet, read_tools
+from gptoss_mlx.server.schemas import format_text
 from gptoss_mlx.server.sealing import Seal
 
 __all__ = ["Context", "History", "Reading", "read"]
@@ -161,9 +162,7 @@ def _format_text(request: schema.CreateRequest) -> str | None:
     form = _format(request)
     if form.type != "json_schema":
         return None
-    comment = f"// {form.description}\n" if form.description else ""
-    text = json.dumps(form.json_schema, ensure_ascii=False)
-    return f"# Response Formats\n\n## {form.name or 'response'}\n\n{comment}{text}"
+    return format_text(form.json_schema or {}, form.name or "response", form.description)
 
 
 def _in_place(message: Message) -> Message:
@@ -206,6 +205,8 @@ class _Reader:
             self._reasoning(item)
         elif isinstance(item, schema.CodeInterpreterCall):
             self._code(item)
+        elif isinstance(item, schema.CompactionItem):
+            self._compaction(item, number)
 
     def _message(self, item: schema.InputMessage, following: object) -> None:
         text = _text(item.content)
@@ -254,6 +255,14 @@ class _Reader:
         if item.code and logs:
             call = Message("assistant", item.code, "analysis", "python", "code")
             self.messages += [call, _result(call, "\n".join(map(str, logs)))]
+
+    def _compaction(self, item: schema.CompactionItem, number: int) -> None:
+        """What it stands for: nothing else tells what was said before."""
+        summary = self._context.seal.open(item.encrypted_content)
+        if summary is None:
+            message = "this server cannot read the compaction: send the conversation itself"
+            raise Problem(400, message, param=f"input.{number}.encrypted_content")
+        self.messages.append(summary)
 
     def _referenced(self, id_: str, number: int) -> schema.InputItem:
         found = self._context.find_item(id_)

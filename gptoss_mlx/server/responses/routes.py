@@ -1,43 +1,36 @@
-"""/v1/responses over HTTP: create, get, delete, cancel, and list what was asked."""
+"""/v1/responses over HTTP: create, get, delete, cancel, and what else the API has."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Generator
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import closing
 from datetime import date
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_mlx.chat import Event
-from gptoss_mlx.errors import ContextLengthError, DiskError
 from gptoss_mlx.harmony import Builtin
-from gptoss_mlx.server.answer import Answer
+from gptoss_mlx.server.answer import STREAM_HEADERS, Answer
 from gptoss_mlx.server.body import read_json
 from gptoss_mlx.server.context import Context as ServerContext
-from gptoss_mlx.server.host import OpenModel
-from gptoss_mlx.server.problems import Problem, problem_of
-from gptoss_mlx.server.reply import OpenTools, Reply
+from gptoss_mlx.server.problems import Problem
+from gptoss_mlx.server.responses.background import Background, EventLog, EventLogs
+from gptoss_mlx.server.responses.compacting import CompactionWriter, as_create, summarizing
+from gptoss_mlx.server.responses.exchange import Exchange
 from gptoss_mlx.server.responses.listing import input_items
-from gptoss_mlx.server.responses.reading import Context, History, Reading, read
-from gptoss_mlx.server.responses.response import blank_response, error_of
+from gptoss_mlx.server.responses.reading import Context, read
 from gptoss_mlx.server.responses.schema import CreateRequest
-from gptoss_mlx.server.responses.store import ResponseStore, StoredResponse
-from gptoss_mlx.server.responses.writing import ResponseWriter, new_id
-from gptoss_mlx.server.run import Run
+from gptoss_mlx.server.responses.store import ResponseStore
+from gptoss_mlx.server.responses.storing import StoreThread
+from gptoss_mlx.server.responses.writing import new_id
 from gptoss_mlx.server.sse import as_json
-from gptoss_mlx.tools.browser import BrowserTool
-from gptoss_mlx.tools.browser.page import Page
 
 __all__ = ["routes"]
 
-_log = logging.getLogger(__name__)
 _BUILTINS: tuple[Builtin, ...] = ("browser", "python")
 
 
@@ -58,6 +51,8 @@ def routes(
     path = "/v1/responses"
     return [
         Route(path, service.create, methods=["POST"]),
+        Route(f"{path}/input_tokens", service.input_tokens, methods=["POST"]),
+        Route(f"{path}/compact", service.compact, methods=["POST"]),
         Route(f"{path}/{{identity}}", service.get, methods=["GET"]),
         Route(f"{path}/{{identity}}", service.delete, methods=["DELETE"]),
         Route(f"{path}/{{identity}}/cancel", service.cancel, methods=["POST"]),
@@ -65,212 +60,154 @@ def routes(
     ]
 
 
-class _Reply(Reply):
-    """A reply whose pages can be cited, and whose oldest turns may be dropped.
+class _Abandoned:
+    """An answer that is streamed and stored: if its client goes away, what came by then is kept."""
 
-    That a prompt is too long is an event where there are events: Codex then compacts its history,
-    which it does not at a status.
-    """
+    def __init__(self, answer: ASGIApp, exchange: Exchange) -> None:
+        self._answer, self._exchange = answer, exchange
 
-    def __init__(self, reading: Reading, model: OpenModel, open_tools: OpenTools) -> None:
-        super().__init__(reading.job, model, open_tools)
-        self._chat.drops_oldest = reading.drops_oldest
-        self._is_streamed = bool(reading.request.stream)
-
-    def begin(self) -> Generator[Event]:
-        """As any reply begins."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
         try:
-            return super().begin()
-        except ContextLengthError as error:
-            if not self._is_streamed:
-                raise
-            return _raising(error)
-
-    def source(self, cursor: int) -> Page | None:
-        """The page of a citation."""
-        browsers = [t for t in self._chat.toolbox.tools if isinstance(t, BrowserTool)]
-        return browsers[0].source(cursor) if browsers else None
-
-
-@dataclass
-class _Exchange:
-    """One request and its response."""
-
-    service: _Service
-    reading: Reading
-    context: Context
-    identity: str
-    items: tuple[dict[str, Any], ...]
-    reply: _Reply | None = None
-    on_end: Callable[[ResponseWriter], object] | None = None
-
-    def works(self, model: OpenModel) -> list[_Reply]:
-        """What is to be run."""
-        self.reply = _Reply(self.reading, model, self.service.server.open_tools)
-        return [self.reply]
-
-    def writer(self, model: OpenModel) -> ResponseWriter:
-        """What writes the events of the works."""
-        assert self.reply is not None, "works come first"
-        return ResponseWriter(
-            self.reading,
-            self.context,
-            model.tokenizer,
-            model=self.service.server.settings.model,
-            identity=self.identity,
-            source=self.reply.source if "browser" in self.reading.job.builtins else None,
-            open_responses=self.service.open_responses,
-            clock=self.service.server.now,
-            on_end=self.on_end,
-        )
-
-    def blank(self, **changes: Any) -> dict[str, Any]:
-        """The response before anything was generated."""
-        server = self.service.server
-        blank = blank_response(
-            self.reading,
-            identity=self.identity,
-            model=server.settings.model,
-            created_at=server.now(),
-        )
-        return blank | changes
-
-    def stored(self, response: dict[str, Any], output: History | None = None) -> StoredResponse:
-        """The response as it is kept."""
-        own, output = self.reading.own, output or History()
-        history = History(own.messages + output.messages, {**own.calls, **output.calls})
-        return StoredResponse(response, self.items, history)
+            await self._answer(scope, receive, send)
+        finally:
+            writer = self._exchange.writer
+            if writer is not None and not writer.is_over:
+                writer.cancel()
 
 
 class _Service:
     """All requests to the API."""
 
     def __init__(self, server: ServerContext, store: ResponseStore, open_responses: bool) -> None:
-        self.server, self.open_responses = server, open_responses
-        self._store = store
-        self._tasks: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
+        self._server, self._open_responses = server, open_responses
+        self._store = StoreThread(store)
+        self._background = Background(self._store)
+        self._logs = EventLogs()
 
     async def create(self, request: Request) -> ASGIApp:
         """A new response: streamed, in one piece, or in the background."""
-        body = await read_json(request, self.server.settings.max_body)
-        exchange = self._exchange(CreateRequest.model_validate(body), _owner(request))
+        exchange = await self._read(request)
         asked = exchange.reading.request
         if asked.background:
-            return self._begin(exchange)
+            return await self._begin(exchange)
         if asked.is_stored:
-            exchange.on_end = lambda writer: self._keep(exchange, writer)
-        return Answer[Event](
-            self.server.host,
+            exchange.on_end = self._keep
+        answer = Answer[Event](
+            self._server.host,
             exchange.works,
-            exchange.writer,
+            exchange.make_writer,
             is_streamed=bool(asked.stream),
-            heartbeat=self.server.settings.heartbeat,
+            heartbeat=self._server.settings.heartbeat,
+        )
+        return _Abandoned(answer, exchange) if asked.stream else answer
+
+    async def input_tokens(self, request: Request) -> Response:
+        """How many tokens the prompt of such a response would have."""
+        exchange = await self._read(request)
+        async with self._server.host.use() as model:
+            (reply,) = exchange.works(model)
+            with closing(reply):
+                count = await asyncio.to_thread(reply.count)
+        return _json({"object": "response.input_tokens", "input_tokens": count})
+
+    async def compact(self, request: Request) -> ASGIApp:
+        """An item that stands for a conversation."""
+        body = await read_json(request, self._server.settings.max_body)
+        asked, owner = as_create(body), _owner(request)
+        exchange = await self._store.call(lambda store: self._exchange(store, asked, owner))
+        said = exchange.reading.job.messages
+        exchange.reading = summarizing(exchange.reading)
+        server = self._server
+        return Answer[Event](
+            server.host,
+            exchange.works,
+            lambda model: CompactionWriter(said, server.seal, model.tokenizer, server.now()),
+            is_streamed=False,
+            heartbeat=server.settings.heartbeat,
         )
 
     async def get(self, request: Request) -> Response:
-        """A stored response."""
-        if request.query_params.get("stream") in ("true", "1"):
-            raise Problem(400, "a stored response cannot be streamed: get it whole", param="stream")
-        return _json(self._store.get(_owner(request), _identity(request)).response)
+        """A stored response, or the events of one that was streamed in the background."""
+        owner, identity = _owner(request), _identity(request)
+        stored = await self._store.call(lambda store: store.get(owner, identity))
+        if request.query_params.get("stream") not in ("true", "1"):
+            return _json(stored.response)
+        log = self._logs.find(owner, identity)
+        if log is None:
+            message = (
+                "only a response that was created with background and stream can be streamed "
+                "again, for a while: get it whole"
+            )
+            raise Problem(400, message, param="stream")
+        return self._follow(log, max(0, _number(request, "starting_after", -1) + 1))
 
     async def delete(self, request: Request) -> Response:
         """Forget a response."""
-        return _json(self._store.delete(_owner(request), _identity(request)))
+        owner, identity = _owner(request), _identity(request)
+        deleted = await self._store.call(lambda store: store.delete(owner, identity))
+        self._logs.drop(owner, identity)
+        return _json(deleted)
 
     async def cancel(self, request: Request) -> Response:
         """End a response that runs in the background."""
-        return _json(self._store.cancel(_owner(request), _identity(request)).response)
+        owner, identity = _owner(request), _identity(request)
+        stored = await self._store.call(lambda store: store.cancel(owner, identity))
+        return _json(stored.response)
 
     async def input_items(self, request: Request) -> Response:
         """What a response was asked."""
-        query = request.query_params
-        try:
-            limit = int(query.get("limit", "20"))
-        except ValueError:
-            raise Problem(400, "limit must be a whole number", param="limit") from None
-        page = self._store.input_items(
-            _owner(request),
-            _identity(request),
-            order=query.get("order", "desc"),
-            after=query.get("after"),
-            limit=limit,
+        owner, identity = _owner(request), _identity(request)
+        order = request.query_params.get("order", "desc")
+        after = request.query_params.get("after")
+        limit = _number(request, "limit", 20)
+        page = await self._store.call(
+            lambda store: store.input_items(owner, identity, order=order, after=after, limit=limit)
         )
         return _json(page)
 
-    def _exchange(self, asked: CreateRequest, owner: str) -> _Exchange:
-        if asked.background and asked.stream:
-            message = "a response in the background cannot be streamed: ask for it by its id"
-            raise Problem(400, message, param="stream")
+    async def _read(self, request: Request) -> Exchange:
+        """A request, understood: in the store's thread, since it may go on from much."""
+        body = await read_json(request, self._server.settings.max_body)
+        asked, owner = CreateRequest.model_validate(body), _owner(request)
+        return await self._store.call(lambda store: self._exchange(store, asked, owner))
 
+    def _exchange(self, store: ResponseStore, asked: CreateRequest, owner: str) -> Exchange:
         def find_item(identity: str) -> dict[str, Any] | None:
-            return self._store.find_item(owner, identity)
+            return store.find_item(owner, identity)
 
+        server = self._server
         context = Context(
             owner=owner,
-            builtins=[name for name in _BUILTINS if name in self.server.settings.tools],
+            builtins=[name for name in _BUILTINS if name in server.settings.tools],
             date=date.today().isoformat(),
-            recall=self.server.recall,
-            seal=self.server.seal,
+            recall=server.recall,
+            seal=server.seal,
             find_item=find_item,
         )
         previous = asked.previous_response_id
-        history = self._store.history(owner, previous) if previous else None
+        history = store.history(owner, previous) if previous else None
         reading = read(asked, context, history)
         items = input_items(asked, new_id, find_item)
-        return _Exchange(self, reading, context, new_id("resp"), items)
+        return Exchange(server, self._open_responses, reading, context, new_id("resp"), items)
 
-    def _keep(self, exchange: _Exchange, writer: ResponseWriter) -> None:
+    def _keep(self, exchange: Exchange) -> None:
         """Store a response; where that fails, the client has it nevertheless."""
-        try:
-            stored = exchange.stored(writer.result(), writer.history)
-            self._store.put(exchange.context.owner, stored)
-        except DiskError as error:
-            _log.warning("a response was not stored: %s", error)
+        owner, stored = exchange.context.owner, exchange.stored()
+        self._store.later(lambda store: store.put(owner, stored))
 
-    def _begin(self, exchange: _Exchange) -> Response:
-        """Work on a response, and say for now that it will be worked on."""
-        queued = exchange.blank(status="queued")
-        task = asyncio.create_task(self._work(exchange))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        loop = asyncio.get_running_loop()
-        self._store.started(
-            exchange.context.owner,
-            exchange.stored(queued),
-            lambda: loop.call_soon_threadsafe(task.cancel),
-        )
-        return _json(queued)
+    async def _begin(self, exchange: Exchange) -> Response:
+        """Work on a response, and say for now that it will be worked on, or what comes of it."""
+        if not exchange.reading.request.stream:
+            return _json(await self._background.begin(exchange))
+        log = EventLog()
+        await self._background.begin(exchange, log)
+        self._logs.keep(exchange.context.owner, exchange.identity, log)
+        return self._follow(log, 0)
 
-    async def _work(self, exchange: _Exchange) -> None:
-        owner = exchange.context.owner
-        writer: ResponseWriter | None = None
-        response = exchange.blank(status="cancelled")
-        try:
-            async with self.server.host.use() as model, Run(exchange.works(model)) as run:
-                writer = exchange.writer(model)
-                self._store.progressed(owner, exchange.stored(exchange.blank()))
-                async with aclosing(run.events(self.server.settings.heartbeat)) as events:
-                    async for event in events:
-                        if event is not None:
-                            writer.push(*event)
-            writer.end()
-        except asyncio.CancelledError:
-            if writer is not None:
-                writer.cancel()
-        except Exception as error:
-            problem = problem_of(error)
-            response = exchange.blank(status="failed", error=error_of(problem))
-            if writer is not None:
-                writer.fail(problem)
-        if writer is not None:
-            self._store.finished(owner, exchange.stored(writer.result(), writer.history))
-        else:
-            self._store.finished(owner, exchange.stored(response))
-
-
-def _raising(error: Exception) -> Generator[Event]:
-    raise error
-    yield
+    def _follow(self, log: EventLog, start: int) -> Response:
+        events = log.follow(start, self._server.settings.heartbeat)
+        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
 
 
 def _owner(request: Request) -> str:
@@ -280,6 +217,14 @@ def _owner(request: Request) -> str:
 
 def _identity(request: Request) -> str:
     return request.path_params["identity"]
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    """A whole number of the query."""
+    try:
+        return int(request.query_params.get(name, default))
+    except ValueError:
+        raise Problem(400, f"{name} must be a whole number", param=name) from None
 
 
 def _json(value: object) -> Response:

@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+from gptoss_mlx.server.responses.tool_schema import (
+    CodeInterpreterTool,
+    CustomTool,
+    FunctionTool,
+    NamespaceTool,
+    OtherTool,
+    Shape,
+    Tool,
+    WebSearchTool,
+)
 
 __all__ = [
     "AdditionalTools",
     "CodeInterpreterCall",
     "CodeInterpreterTool",
+    "CompactRequest",
+    "CompactionItem",
     "CreateRequest",
     "CustomCall",
     "CustomCallOutput",
@@ -42,13 +55,7 @@ __all__ = [
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-class _Shape(BaseModel):
-    """What clients send beyond this is ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class Part(_Shape):
+class Part(Shape):
     """A piece of content: `input_text`, `output_text`, `refusal`, `input_image`, `input_file`."""
 
     type: str = "input_text"
@@ -61,7 +68,7 @@ class Part(_Shape):
 Content = str | list[Part]
 
 
-class InputMessage(_Shape):
+class InputMessage(Shape):
     """Something said by a user, the assistant, the developer or the system."""
 
     type: Literal["message"] = "message"
@@ -71,7 +78,7 @@ class InputMessage(_Shape):
     phase: str | None = Field(default=None, description="`commentary` for a preamble before a call")
 
 
-class ReasoningItem(_Shape):
+class ReasoningItem(Shape):
     """A chain of thought passed back, as it was given out."""
 
     type: Literal["reasoning"]
@@ -81,7 +88,7 @@ class ReasoningItem(_Shape):
     encrypted_content: str | None = None
 
 
-class FunctionCall(_Shape):
+class FunctionCall(Shape):
     """A call of a function, as it was given out."""
 
     type: Literal["function_call"]
@@ -92,7 +99,7 @@ class FunctionCall(_Shape):
     arguments: str
 
 
-class FunctionCallOutput(_Shape):
+class FunctionCallOutput(Shape):
     """What a function returned: text, parts, or any other JSON."""
 
     type: Literal["function_call_output"]
@@ -101,7 +108,7 @@ class FunctionCallOutput(_Shape):
     output: Content | Any
 
 
-class CustomCall(_Shape):
+class CustomCall(Shape):
     """A call of a custom tool, as it was given out."""
 
     type: Literal["custom_tool_call"]
@@ -112,7 +119,7 @@ class CustomCall(_Shape):
     input: str
 
 
-class CustomCallOutput(_Shape):
+class CustomCallOutput(Shape):
     """What a custom tool returned."""
 
     type: Literal["custom_tool_call_output"]
@@ -121,7 +128,7 @@ class CustomCallOutput(_Shape):
     output: Content | Any
 
 
-class WebSearchCall(_Shape):
+class WebSearchCall(Shape):
     """A search that the server ran."""
 
     type: Literal["web_search_call"]
@@ -130,7 +137,7 @@ class WebSearchCall(_Shape):
     action: dict[str, Any] | None = None
 
 
-class CodeInterpreterCall(_Shape):
+class CodeInterpreterCall(Shape):
     """Code that the server ran."""
 
     type: Literal["code_interpreter_call"]
@@ -141,71 +148,25 @@ class CodeInterpreterCall(_Shape):
     outputs: list[dict[str, Any]] | None = None
 
 
-class ItemReference(_Shape):
+class CompactionItem(Shape):
+    """A conversation so far, as `/v1/responses/compact` gave it out."""
+
+    type: Literal["compaction"]
+    id: str | None = None
+    encrypted_content: str
+
+
+class ItemReference(Shape):
     """An item of a stored response, by its id."""
 
     type: Literal["item_reference"] | None = None
     id: str
 
 
-class OtherItem(_Shape):
+class OtherItem(Shape):
     """An item that means nothing to this server; it is ignored."""
 
     type: Any = None
-
-
-class FunctionTool(_Shape):
-    """A function of the client's."""
-
-    type: Literal["function"]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(default=None, description="enforce the schema, or refuse it")
-
-
-class CustomTool(_Shape):
-    """A tool of the client's that takes a text."""
-
-    type: Literal["custom"]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    description: str | None = None
-    format: dict[str, Any] | None = None
-
-
-class WebSearchTool(_Shape):
-    """The browser tool, where the server was started with it."""
-
-    type: str
-    search_context_size: Literal["low", "medium", "high"] | None = None
-
-
-class CodeInterpreterTool(_Shape):
-    """The python tool, where the server was started with it."""
-
-    type: Literal["code_interpreter"]
-    container: str | dict[str, Any] | None = None
-
-
-class OtherTool(_Shape):
-    """A tool that this server does not have; it is ignored."""
-
-    type: Any = None
-
-
-def _type_of(value: object) -> object:
-    if isinstance(value, Mapping):
-        return cast("Mapping[str, object]", value).get("type")
-    return getattr(value, "type", None)
-
-
-def _tag_of_tool(value: object) -> str | None:
-    kind = _type_of(value)
-    if not isinstance(kind, str):
-        return "other" if isinstance(value, (Mapping, BaseModel)) else None
-    if kind.startswith("web_search"):
-        return "web_search"
-    return kind if kind in ("function", "custom", "namespace", "code_interpreter") else "other"
 
 
 def _tag_of_item(value: object) -> str | None:
@@ -219,42 +180,14 @@ def _tag_of_item(value: object) -> str | None:
 
 
 def _is_item(value: object) -> bool:
-    return isinstance(value, _Shape)
+    return isinstance(value, Shape)
 
 
-_InNamespace = Annotated[
-    Annotated[FunctionTool, Tag("function")]
-    | Annotated[CustomTool, Tag("custom")]
-    | Annotated[OtherTool, Tag("other")],
-    Discriminator(lambda v: t if (t := _tag_of_tool(v)) in ("function", "custom") else "other"),
-]
-
-
-class NamespaceTool(_Shape):
-    """Tools under a common name, as Codex groups them."""
-
-    type: Literal["namespace"]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    description: str | None = None
-    tools: list[_InNamespace] = []
-
-
-Tool = Annotated[
-    Annotated[FunctionTool, Tag("function")]
-    | Annotated[CustomTool, Tag("custom")]
-    | Annotated[NamespaceTool, Tag("namespace")]
-    | Annotated[WebSearchTool, Tag("web_search")]
-    | Annotated[CodeInterpreterTool, Tag("code_interpreter")]
-    | Annotated[OtherTool, Tag("other")],
-    Discriminator(_tag_of_tool),
-]
-
-
-class AdditionalTools(_Shape):
+class AdditionalTools(Shape):
     """Tools that are there from this place of the conversation on."""
 
     type: Literal["additional_tools"]
-    tools: list[Tool] = []
+    tools: list[Tool] = Field(default=[])
 
 
 InputItem = Annotated[
@@ -266,6 +199,7 @@ InputItem = Annotated[
     | Annotated[CustomCallOutput, Tag("custom_tool_call_output")]
     | Annotated[WebSearchCall, Tag("web_search_call")]
     | Annotated[CodeInterpreterCall, Tag("code_interpreter_call")]
+    | Annotated[CompactionItem, Tag("compaction")]
     | Annotated[AdditionalTools, Tag("additional_tools")]
     | Annotated[ItemReference, Tag("item_reference")]
     | Annotated[OtherItem, Tag("other")],
@@ -281,23 +215,24 @@ _ITEMS = frozenset(
         "custom_tool_call_output",
         "web_search_call",
         "code_interpreter_call",
+        "compaction",
         "additional_tools",
         "item_reference",
     }
 )
 
 
-class ToolChoice(_Shape):
+class ToolChoice(Shape):
     """One tool that must be called, or (`allowed_tools`) those that may be."""
 
     type: str
     name: str | None = None
     namespace: str | None = None
     mode: Literal["auto", "required"] = "auto"
-    tools: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = Field(default=[])
 
 
-class Reasoning(_Shape):
+class Reasoning(Shape):
     """How much to think. `none` and `minimal` are low, `xhigh` and `max` are high."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -307,7 +242,7 @@ class Reasoning(_Shape):
     )
 
 
-class TextFormat(_Shape):
+class TextFormat(Shape):
     """What the answer must look like; it is enforced."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -317,7 +252,7 @@ class TextFormat(_Shape):
     strict: bool | None = None
 
 
-class TextConfig(_Shape):
+class TextConfig(Shape):
     """The answer's format."""
 
     format: TextFormat | None = None
@@ -338,7 +273,7 @@ _Metadata = dict[
 ]
 
 
-class CreateRequest(_Shape):
+class CreateRequest(Shape):
     """A request for a response."""
 
     model: str | None = Field(default=None, description="any name: the server has one model")
@@ -353,9 +288,11 @@ class CreateRequest(_Shape):
     tools: list[Tool] | None = Field(default=None, description="unknown types are ignored")
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = Field(
-        default=None, description="accepted; the models call one tool after the other"
+        default=None, description="without effect: a turn of the models has one call at most"
     )
-    max_tool_calls: int | None = Field(default=None, description="without effect")
+    max_tool_calls: int | None = Field(
+        default=None, ge=1, description="of builtin tools; the model is told of later ones"
+    )
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     max_output_tokens: int | None = Field(default=None, ge=1, le=2**31)
@@ -390,3 +327,14 @@ class CreateRequest(_Shape):
     def wants_logprobs(self) -> bool:
         """Whether log-probabilities of the answer's tokens are asked for."""
         return bool(self.top_logprobs) or self.includes("message.output_text.logprobs")
+
+
+class CompactRequest(Shape):
+    """A request to have a conversation summarized."""
+
+    model: str = Field(description="any name: the server has one model")
+    input: str | list[InputItem] = Field(default=[], description="a text, or items")
+    instructions: str | None = None
+    previous_response_id: str | None = Field(default=None, description="what was said before")
+    prompt_cache_key: str | None = Field(default=None, description="without effect")
+    prompt_cache_options: dict[str, Any] | None = Field(default=None, description="without effect")

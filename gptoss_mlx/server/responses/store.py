@@ -246,7 +246,7 @@ class ResponseStore:
         if row is None:
             code = "previous_response_not_found" if param else None
             message = f"there is no response {identity!r} (any more)"
-            raise Problem(400 if param else 404, message, param=param, code=code)
+            raise Problem(404, message, param=param, code=code)
         return _from_json(row[0])
 
     def _put(self, owner: str, stored: StoredResponse, body: str) -> bool:

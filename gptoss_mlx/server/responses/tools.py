@@ -16,11 +16,10 @@ from gptoss_mlx.harmony import Builtin, FunctionTool
 from gptoss_mlx.server.job import ToolNames
 from gptoss_mlx.server.problems import Problem
 from gptoss_mlx.server.responses import schema
-from gptoss_mlx.tools.calls import inlined
+from gptoss_mlx.server.schemas import written_out
 
 __all__ = ["ClientTool", "ToolSet", "custom_input", "read_tools"]
 
-_MAX_REFERENCES = 32  # of a schema whose definitions are written out: they could multiply
 _INPUT = "input"  # the one argument of a custom tool
 _CUSTOM_PARAMETERS = {
     "type": "object",
@@ -141,17 +140,10 @@ def _builtin(tool: schema.Tool) -> Builtin | None:
 def _shown(name: str, tool: _Function) -> FunctionTool:
     """A tool as the model sees it."""
     if isinstance(tool, schema.FunctionTool):
-        return FunctionTool(name, tool.description or "", _written_out(tool.parameters))
+        return FunctionTool(name, tool.description or "", written_out(tool.parameters))
     grammar = (tool.format or {}).get("definition")
     parts = (tool.description, f"The input follows this grammar:\n{grammar}" if grammar else None)
     return FunctionTool(name, "\n\n".join(part for part in parts if part), _CUSTOM_PARAMETERS)
-
-
-def _written_out(parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A schema without references, where that cannot make it huge: the model is shown none."""
-    if parameters is None or not 0 < json.dumps(parameters).count('"$ref"') <= _MAX_REFERENCES:
-        return parameters
-    return inlined(parameters)
 
 
 def _choice(choice: str | schema.ToolChoice | None) -> _Choice:

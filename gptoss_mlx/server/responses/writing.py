@@ -16,8 +16,9 @@ from typing import Any
 from gptoss_mlx.chat import Event, FinishReason, Turn
 from gptoss_mlx.harmony import Delta, Message
 from gptoss_mlx.sequence import Token
+from gptoss_mlx.server.logprobs import Logprobs
 from gptoss_mlx.server.problems import Problem
-from gptoss_mlx.server.responses.facts import facts_of
+from gptoss_mlx.server.responses.facts import all_facts_of
 from gptoss_mlx.server.responses.items import (
     CustomCallItem,
     FunctionCallItem,
@@ -27,10 +28,10 @@ from gptoss_mlx.server.responses.items import (
     TextItem,
     Wire,
 )
-from gptoss_mlx.server.responses.logprobs import PendingLogprobs
 from gptoss_mlx.server.responses.reading import Context, History, Reading
 from gptoss_mlx.server.responses.response import blank_response, error_of, usage_json
 from gptoss_mlx.server.responses.running import CodeItem, RunItem, SearchItem
+from gptoss_mlx.server.sse import DONE
 from gptoss_mlx.server.usage import Usage
 from gptoss_mlx.tokenizer import Tokenizer
 from gptoss_mlx.tools.browser.citations import Source
@@ -95,17 +96,18 @@ class ResponseWriter:
         clock: Callable[[], float] = time.time,
         on_end: Callable[[ResponseWriter], object] | None = None,
     ) -> None:
-        self.terminator = b"data: [DONE]\n\n" if open_responses else b""
+        self.terminator = DONE if open_responses else b""
         self._reading, self._context = reading, context
         self._source, self._open_responses = source, open_responses
         self._make_id, self._clock, self._on_end = make_id, clock, on_end
         self._response = blank_response(
             reading, identity=identity or make_id("resp"), model=model, created_at=int(clock())
         )
+        self.is_over = False
         self._sequence_number = 0
         self._items: list[OutputItem] = []
         self._usage = Usage(tokenizer)
-        self._logprobs = PendingLogprobs(tokenizer)
+        self._logprobs = Logprobs(tokenizer, reading.request.top_logprobs or 0)
         self._open: OutputItem | None = None  # the message that is being generated
         self._closing: Message | None = None  # it is complete, unless the turn says otherwise
         self._called: list[tuple[Message, RunItem | None]] = []  # in this turn; None: no item
@@ -188,7 +190,7 @@ class ResponseWriter:
             events += self._begin_item(delta)
         if self._open is not None:
             if isinstance(self._open, TextItem):
-                self._open.expect(self._logprobs.take())
+                self._open.expect(self._logprobs.take(delta.text))
             events += self._open.grow(delta.text)
         return events
 
@@ -221,7 +223,7 @@ class ResponseWriter:
         if item is None:
             return []
         events = item.finish(result.content)
-        self._context.recall.keep(self._context.owner, facts_of(item.item), (call, result))
+        self._context.recall.keep(self._context.owner, all_facts_of(item.item), (call, result))
         return events
 
     def _begin_item(self, begun: Delta | Message) -> list[Wire]:
@@ -282,7 +284,7 @@ class ResponseWriter:
         self._remember(item, message)
         events = item.end(status)
         if not isinstance(item, RunItem):
-            self._context.recall.keep(self._context.owner, facts_of(item.item), (message,))
+            self._context.recall.keep(self._context.owner, all_facts_of(item.item), (message,))
         return events
 
     def _remember(self, item: OutputItem, message: Message) -> None:
@@ -294,6 +296,7 @@ class ResponseWriter:
 
     def _end(self, name: str) -> list[Numbered]:
         events = self._numbered([*self._close_all(), self._lifecycle(name)])
+        self.is_over = True
         if self._on_end is not None:
             self._on_end(self)
         return events

@@ -133,6 +133,20 @@ def test_several_choices_have_a_place_each(tokenizer: Tokenizer) -> None:
     assert writer.tokens == (10, 6)
 
 
+def test_each_choice_ends_as_it_does(tokenizer: Tokenizer) -> None:
+    """One at its limit, one with a call."""
+    writer = writer_of(reading_of({"n": 2}), tokenizer)
+    cut = Message("assistant", "Wel", "final")
+    call = Message("assistant", "{}", "commentary", "functions.my_tool")
+    for number, message in enumerate((cut, call)):
+        writer.push(number, message)
+    writer.push(0, Turn((cut,), "length", GenerationStats(10, 0, 3)))
+    writer.push(1, Turn((call,), "tool_calls", GenerationStats(10, 0, 3)))
+    ends = [data["choices"][0]["finish_reason"] for _, data in writer.end()[:2]]
+    assert ends == ["length", "tool_calls"]
+    assert [choice["finish_reason"] for choice in writer.result()["choices"]] == ends
+
+
 def test_citations_become_links(tokenizer: Tokenizer) -> None:
     """However the text comes in pieces; what only looks like one stays, in its message."""
     page = Page("Oslo", "https://yr.no/oslo", "It rains.")
@@ -148,6 +162,15 @@ def test_citations_become_links(tokenizer: Tokenizer) -> None:
     link = "([yr.no](https://yr.no/oslo))"
     assert content == f"Wait 【0\n\n{link}Rain {link}."
     assert folded([data for _, data in wires])["message"]["content"] == content
+    annotations: list[dict[str, Any]] = writer.result()["choices"][0]["message"]["annotations"]
+    deltas = [choice["delta"] for _, data in wires for choice in data["choices"]]
+    assert [delta["annotations"] for delta in deltas if "annotations" in delta] == [annotations]
+    for annotation in annotations:
+        assert annotation["type"] == "url_citation"
+        cited = annotation["url_citation"]
+        assert (cited["url"], cited["title"]) == ("https://yr.no/oslo", "Oslo")
+        assert content[cited["start_index"] : cited["end_index"]] == link
+    assert len(annotations) == 2
 
 
 def test_a_heartbeat_says_nothing(tokenizer: Tokenizer) -> None:

@@ -15,7 +15,7 @@ from .checking import check_stream
 from .scenes import CODE, FUNCTION, PATCH, SCENES, SUMMARY, WEB, JsonObject
 from .simulated import simulate
 
-FUZZ_COUNT = int(os.environ.get("GPTOSS_MLX_FUZZ", "2000"))
+FUZZ_COUNT = int(os.environ.get("GPTOSS_MLX_FUZZ", "500"))
 REASONS: tuple[FinishReason, ...] = ("stop", "stop", "length", "interrupted")
 
 

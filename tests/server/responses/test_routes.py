@@ -2,108 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import openai
 import pytest
 from helpers import ReplayModel
-from openai import OpenAI
 from pydantic import BaseModel
-from starlette.testclient import TestClient
 
-from gptoss_mlx.engine import Engine
-from gptoss_mlx.server.app import make_app
-from gptoss_mlx.server.context import Context
-from gptoss_mlx.server.host import ModelHost, OpenModel
-from gptoss_mlx.server.responses.routes import routes
 from gptoss_mlx.server.responses.store import ResponseStore
-from gptoss_mlx.server.settings import Settings
 from gptoss_mlx.tokenizer import Tokenizer
-from gptoss_mlx.tools import Toolbox
-from gptoss_mlx.tools.browser import BrowserTool
 
 from .checking import check_response, check_stream
-from .scenes import CALL, FINAL, FUNCTION, OPEN, SEARCH, THINK, WEB, FakePages
+from .conftest import URL, MakeHttp, client_of, events_of
+from .scenes import CALL, CODE, FINAL, FUNCTION, OPEN, PYTHON, SEARCH, THINK, WEB
 
 TEXT = "It rains in São Paulo 🫠."
-URL = "/v1/responses"
-KEYS = ("mine", "yours")
-
-
-class MakeHttp(Protocol):
-    """Makes a client of a server whose model replays scripts, or is the one that is given."""
-
-    def __call__(
-        self, *scripts: str, model: ReplayModel | None = None, **options: Any
-    ) -> TestClient:
-        """The client, which has the first key."""
-        ...
-
-
-class SlowModel(ReplayModel):
-    """Takes its time."""
-
-    def next_id(self, number: int, n: int) -> int:
-        """The script's next id, after a while."""
-        time.sleep(0.02)
-        return super().next_id(number, n)
 
 
 class Place(BaseModel):
     """What an answer is parsed as."""
 
     city: str
-
-
-@pytest.fixture
-def http(tokenizer: Tokenizer) -> Iterator[MakeHttp]:
-    """Makes clients, which have the first key."""
-    with ExitStack() as stack:
-
-        def make(*scripts: str, model: ReplayModel | None = None, **options: Any) -> TestClient:
-            model = model or ReplayModel(*map(tokenizer.encode_with_special, scripts))
-            engine = stack.enter_context(Engine(model))
-            host = ModelHost(lambda: OpenModel(engine, tokenizer))
-            host.open()
-            settings = Settings("gpt-oss", api_keys=KEYS, tools={"browser": "browser"})
-            app = make_app(settings, host)
-
-            def open_tools(_: object) -> Toolbox:
-                return Toolbox([BrowserTool(FakePages(), encode=tokenizer.encode)])
-
-            app.router.routes[:0] = routes(Context(settings, host, open_tools), **options)
-            client = TestClient(app, "http://127.0.0.1", headers={"x-api-key": "mine"})
-            return stack.enter_context(client)
-
-        yield make
-
-
-def client_of(http: TestClient, key: str = "mine") -> OpenAI:
-    """OpenAI's client of the same server."""
-    return OpenAI(base_url="http://127.0.0.1/v1", api_key=key, http_client=http, max_retries=0)
-
-
-def events_of(body: str) -> list[tuple[str | None, dict[str, Any]]]:
-    """The events of a stream, by the letter."""
-    events: list[tuple[str | None, dict[str, Any]]] = []
-    for block in body.removesuffix("\n\n").split("\n\n"):
-        name, data = block.split("\n")
-        events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return events
-
-
-def soon(found: Callable[[], bool]) -> bool:
-    """Whether it comes true within seconds."""
-    end = time.monotonic() + 10
-    while not found():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_whole_and_streamed(http: MakeHttp) -> None:
@@ -126,7 +46,7 @@ def test_whole_and_streamed(http: MakeHttp) -> None:
 def test_openai_python(http: MakeHttp) -> None:
     """create, stream, parse, and a function called and answered by previous_response_id."""
     json_answer = FINAL.replace(TEXT, '{"city": "São Paulo"}')
-    client = client_of(http(FINAL, FINAL, json_answer, THINK + CALL, FINAL))
+    client = client_of(http(FINAL, FINAL, THINK + json_answer, THINK + CALL, FINAL))
     assert client.responses.create(model="m", input="Rain?").output_text == TEXT
     with client.responses.stream(model="m", input="Rain?") as stream:
         deltas = [e.delta for e in stream if e.type == "response.output_text.delta"]
@@ -191,7 +111,7 @@ def test_stored_responses(http: MakeHttp) -> None:
     for attempt in attempts:
         with pytest.raises(openai.NotFoundError):
             attempt()
-    with pytest.raises(openai.BadRequestError, match="there is no response"):
+    with pytest.raises(openai.NotFoundError, match="there is no response"):
         yours.responses.create(model="m", input="Go on", previous_response_id=response.id)
     mine.responses.delete(response.id)
     with pytest.raises(openai.NotFoundError):
@@ -203,49 +123,6 @@ def test_store_false(http: MakeHttp) -> None:
     server = http(FINAL)
     response = server.post(URL, json={"input": "Rain?", "store": False}).json()
     assert server.get(f"{URL}/{response['id']}").status_code == 404
-
-
-def test_in_the_background(http: MakeHttp) -> None:
-    """Queued at once, complete later, and a part of a conversation then."""
-    client = client_of(http(FINAL, FINAL))
-    response = client.responses.create(model="m", input="Rain?", background=True)
-    assert (response.status, response.output) == ("queued", [])
-    assert soon(lambda: client.responses.retrieve(response.id).status == "completed")
-    assert client.responses.retrieve(response.id).output_text == TEXT
-    assert client.responses.cancel(response.id).status == "completed"
-    following = client.responses.create(model="m", input="?", previous_response_id=response.id)
-    assert following.output_text == TEXT
-
-
-def test_cancelled_in_the_background(http: MakeHttp, tokenizer: Tokenizer) -> None:
-    """What had come by then stays; the model is free again."""
-    long = FINAL.replace(TEXT, "word " * 500)
-    scripts = map(tokenizer.encode_with_special, (long, FINAL))
-    model = SlowModel(*scripts)
-    client = client_of(http(model=model))
-    response = client.responses.create(model="m", input="Rain?", background=True)
-    assert soon(lambda: client.responses.retrieve(response.id).status == "in_progress")
-    assert soon(lambda: bool(model.prompts) and len(model.seen[0]) > len(model.prompts[0]) + 20)
-    assert client.responses.cancel(response.id).status == "cancelled"
-    assert soon(lambda: client.responses.retrieve(response.id).output_text.startswith("word "))
-    assert client.responses.create(model="m", input="Rain?").output_text == TEXT
-    assert client.responses.retrieve(response.id).status == "cancelled"
-
-
-def test_failed_in_the_background(http: MakeHttp) -> None:
-    """It says why."""
-    server = http()
-    long = {"input": "word " * 70_000, "background": True}
-    response = server.post(URL, json=long).json()
-    found: list[dict[str, Any]] = []
-
-    def has_ended() -> bool:
-        found.append(server.get(f"{URL}/{response['id']}").json())
-        return found[-1]["status"] not in ("queued", "in_progress")
-
-    assert soon(has_ended)
-    assert found[-1]["status"] == "failed"
-    assert found[-1]["error"]["code"] == "context_length_exceeded"
 
 
 def test_a_prompt_that_is_too_long(http: MakeHttp) -> None:
@@ -285,7 +162,10 @@ def test_a_disk_that_fails(http: MakeHttp) -> None:
     [
         ({"input": 7}, "input"),
         ({"input": ""}, "input"),
-        ({"input": "Hi", "background": True, "stream": True}, "stream"),
+        ({"input": "Hi", "background": True, "store": False}, "background"),
+        ({"input": "Hi", "conversation": "conv_0"}, "conversation"),
+        ({"input": "Hi", "prompt": {"id": "pmpt_0"}}, "prompt"),
+        ({"input": "Hi", "max_tool_calls": 0}, "max_tool_calls"),
         ({"input": "Hi", "previous_response_id": "resp_0"}, "previous_response_id"),
         ({"input": [{"type": "item_reference", "id": "msg_0"}]}, "input.0.id"),
         ({"input": "Hi", "top_p": 7}, "top_p"),
@@ -312,3 +192,32 @@ def test_open_responses(http: MakeHttp) -> None:
     body = server.post(URL, json={"input": "Rain?", "stream": True}).text
     assert "event: response.reasoning.delta" in body
     assert body.endswith("data: [DONE]\n\n")
+
+
+def test_calls_are_counted(http: MakeHttp) -> None:
+    """What is called beyond `max_tool_calls` is not run, and the model is told so."""
+    server = http(PYTHON, PYTHON, SEARCH, FINAL)
+    asked: dict[str, Any] = {"input": "Rain?", "tools": [CODE, WEB], "max_tool_calls": 1}
+    asked["include"] = ["code_interpreter_call.outputs"]
+    response = server.post(URL, json=asked).json()
+    assert response["max_tool_calls"] == 1
+    first, second, search, answer = response["output"]
+    assert first["outputs"][0]["logs"] == "42\n"
+    assert "no more calls" in second["outputs"][0]["logs"]
+    assert (search["status"], answer["status"]) == ("failed", "completed")
+
+
+def test_input_tokens(http: MakeHttp) -> None:
+    """The number that the response itself tells of its prompt, tools and history included."""
+    server = http(PYTHON, FINAL)
+    asked: dict[str, Any] = {"input": "Rain?", "instructions": "I.", "tools": [CODE, FUNCTION]}
+    counted = server.post(f"{URL}/input_tokens", json=asked)
+    assert counted.json()["object"] == "response.input_tokens"
+    long = server.post(f"{URL}/input_tokens", json={**asked, "input": "Rain? " * 9}).json()
+    assert long["input_tokens"] > counted.json()["input_tokens"]
+    asked["tool_choice"] = "none"
+    usage = server.post(URL, json={**asked, "max_output_tokens": 1}).json()["usage"]
+    assert usage["input_tokens"] == counted.json()["input_tokens"]
+    client = client_of(server)
+    typed = client.responses.input_tokens.count(input="Rain?", instructions="I.")
+    assert 0 < typed.input_tokens < counted.json()["input_tokens"]

@@ -209,11 +209,21 @@ def test_the_response_says_what_was_used(tokenizer: Tokenizer) -> None:
         "service_tier": "flex",
         "store": False,
         "user": "me",
+        "safety_identifier": "s",
+        "prompt_cache_key": "k",
+        "max_tool_calls": 3,
+        "parallel_tool_calls": False,
+        "top_logprobs": 1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.25,
+        "text": {"verbosity": "low", "format": {"type": "text"}},
     }
     result = talk(tokenizer, request, FINAL).writer.result()
     check_response(result)
     same = ("instructions", "temperature", "top_p", "max_output_tokens", "metadata", "tool_choice")
-    same += ("previous_response_id", "truncation", "store", "user")
+    same += ("previous_response_id", "truncation", "store", "user", "text", "top_logprobs")
+    same += ("safety_identifier", "prompt_cache_key", "max_tool_calls", "parallel_tool_calls")
+    same += ("presence_penalty", "frequency_penalty")
     assert {key: result[key] for key in same} == {key: request[key] for key in same}
     assert result["reasoning"] == {"effort": "high", "summary": "detailed"}
     assert result["service_tier"] == "default"

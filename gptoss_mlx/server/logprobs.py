@@ -1,7 +1,7 @@
 """Log-probabilities of the tokens that an answer's text is made of.
 
 Tokens come before the text they become, those of headers and reasoning among them, and text may be
-held back. So tokens are matched to text by their bytes. It does not know messages.
+held back. So tokens are matched to text by their bytes. It does not know which texts are shown.
 """
 
 from __future__ import annotations

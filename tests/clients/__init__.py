@@ -1,0 +1,1 @@
+"""Real clients, as their users install them, against a server on this machine."""
