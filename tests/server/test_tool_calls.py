@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from typing import Any
 
@@ -16,6 +17,8 @@ from .chat_completions.streams import Calculator, Toolbox
 from .conftest import CALL, THINK, MakeServed
 
 PATH = "/v1/chat/completions"
+WRITES = int(os.environ.get("GPTOSS_MLX_WRITES", "20"))
+DEMANDS = int(os.environ.get("GPTOSS_MLX_DEMANDS", "2"))  # the demo decodes them
 FINAL = "<|channel|>final<|message|>Done.<|return|>"
 TEXT = {"type": "string"}
 PIECES = (
@@ -62,10 +65,9 @@ def written(number: int) -> str:
     return json.dumps(arguments, ensure_ascii=False)
 
 
-@pytest.mark.parametrize("num", [20, pytest.param(200, marks=pytest.mark.slow)])
-def test_files_that_are_written(served: MakeServed, num: int) -> None:
+def test_files_that_are_written(served: MakeServed) -> None:
     """Quotes, newlines, control characters, other scripts: arguments arrive as they were said."""
-    said = [written(number) for number in range(num)]
+    said = [written(number) for number in range(WRITES)]
     header = "<|channel|>commentary to=functions.Write <|constrain|>json<|message|>"
     made = served(*(f"{THINK}{header}{text}<|call|>" for text in said))
     with TestClient(made.app, "http://127.0.0.1") as http:
@@ -102,23 +104,21 @@ def test_names_of_all_kinds(served: MakeServed, tokenizer: Tokenizer) -> None:
         assert f"<|start|>functions.{name} to=assistant" in tokenizer.decode(prompt)
 
 
-@pytest.mark.parametrize("num", [5, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("choice", ["required", "named"])
-def test_calls_that_are_demanded(
-    served: MakeServed, demo_model: Model, choice: str, num: int
-) -> None:
+def test_calls_that_are_demanded(served: MakeServed, demo_model: Model, choice: str) -> None:
     """Whatever is drawn, every one of the replies is the call, with arguments that fit."""
     city = {"type": "string", "maxLength": 20}  # the demo knows no end of what it did not want
     tools = [function("get_weather", city=city), function("get_time", zone={"enum": ["a", "b"]})]
     named = {"type": "function", "function": {"name": "get_time"}}
     asked: Any = named if choice == "named" else "required"
     made = served(model=demo_model)
+    together = min(DEMANDS, 5)
     with TestClient(made.app, "http://127.0.0.1") as http:
-        for seed in range(0, num, 5):
+        for seed in range(0, DEMANDS, together):
             question = [{"role": "user", "content": "What is the capital of France?"}]
             request = body(*tools, tool_choice=asked, temperature=1, seed=seed, max_tokens=500)
-            reply = http.post(PATH, json={**request, "messages": question, "n": 5}).json()
-            assert len(reply["choices"]) == 5
+            reply = http.post(PATH, json={**request, "messages": question, "n": together}).json()
+            assert len(reply["choices"]) == together
             for one in reply["choices"]:
                 assert one["finish_reason"] == "tool_calls"
                 (call,) = one["message"]["tool_calls"]
