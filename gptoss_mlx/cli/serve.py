@@ -166,6 +166,8 @@ def serve(
         max_body=max_body << 20,
         open_responses=open_responses,
     )
+    if settings.tools:
+        _open_tools(settings.tools, list(settings.tools)).close()  # what is wrong shows now
     with (
         listen(host, port) as listener,
         logging_to(sys.stderr, getattr(logging, log_level.upper()), log_format),
@@ -181,21 +183,27 @@ def serve(
             store=responses,
             seal=seal,
         )
-        click.echo(clients_text(url_of(listener), settings.model, needs_key=bool(api_keys)))
-        run(app, listener)
+        assert models.model is not None, "it was just opened"
+        context = models.model.engine.context
+        url = url_of(listener)
+        click.echo(clients_text(url, settings.model, context, needs_key=bool(api_keys)))
+        run(app, listener, cut=models.cut)
 
 
-def clients_text(url: str, model: str, *, needs_key: bool) -> str:
+def clients_text(url: str, model: str, context: int, *, needs_key: bool) -> str:
     """Where the server is, and how clients are told."""
     key = "KEY" if needs_key else "none"
     provider = f'name="gptoss-mlx",base_url="{url}/v1",wire_api="responses"'
     provider += ',env_key="OPENAI_API_KEY"' * needs_key
+    codex_key = f"OPENAI_API_KEY={key} " * needs_key
     return "\n".join(
         [
             f"Serving {model} at {url}  (Ctrl-C ends it)",
             f"  OpenAI SDKs  OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}",
-            f"  Claude Code  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude",
-            f"  Codex        codex -m {model} -c model_provider=local "
+            f"  Claude Code  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} "
+            f"ANTHROPIC_MODEL={model} CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 claude",
+            f"  Codex        {codex_key}codex -m {model} -c model_provider=local "
+            f"-c model_context_window={context} "
             f"-c 'model_providers.local={{{provider}}}'",
         ]
     )

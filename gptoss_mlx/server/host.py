@@ -120,6 +120,11 @@ class ModelHost:
         status: Status = "ok" if engine.is_green else "failed"
         return HostHealth(status, engine.problem, engine.running, engine.waiting)
 
+    def cut(self) -> None:
+        """Have everything that runs fail, soon: the server cannot wait any longer."""
+        if self._model is not None and self._change is None:
+            self._begin(self._unload())
+
     async def close(self) -> None:
         """End what runs, and free the model. A load under way is waited for."""
         self._stop_timer()

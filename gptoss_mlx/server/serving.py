@@ -1,7 +1,12 @@
-"""The application on a socket, until a signal ends it."""
+"""The application on a socket, until a signal ends it.
+
+Then answers under way are waited for, up to a limit; those that go on are ended in order. It does
+not know how an answer is ended.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable
@@ -14,7 +19,8 @@ from gptoss_mlx.errors import UsageError
 
 __all__ = ["listen", "serve", "url_of"]
 
-_GRACE = 30  # seconds that answers under way are given when the server ends
+_GRACE = 30.0  # seconds that answers under way are given when the server ends
+_CUT = 5  # seconds more for those that were ended to say so
 _KEEP_ALIVE = 75  # seconds: longer than clients keep connections, who then meet no closed one
 _MAX_HEADERS = 64 << 10  # bytes of a request's first line and headers
 
@@ -41,14 +47,34 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Server(uvicorn.Server):
+    """Calls `cut` when answers go on after their time."""
+
+    def __init__(self, config: uvicorn.Config, cut: Callable[[], object], grace: float) -> None:
+        super().__init__(config)
+        self._cut, self._grace = cut, grace
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for answers."""
+        timer = asyncio.get_running_loop().call_later(self._grace, self._cut)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+
 def serve(
     app: ASGIApp,
     listener: socket.socket,
     on_server: Callable[[uvicorn.Server], object] | None = None,
+    *,
+    cut: Callable[[], object] = lambda: None,
+    grace: float = _GRACE,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; then answers under way are finished, up to a limit.
+    """Serve until SIGINT or SIGTERM; then answers under way are waited for, `grace` seconds.
 
-    `on_server` is given the server before it runs, to end it by `should_exit`.
+    `on_server` is given the server before it runs, to end it by `should_exit`. `cut` is called in
+    the server's event loop, and ends the answers that still go on.
     """
     config = uvicorn.Config(
         app,
@@ -59,9 +85,9 @@ def serve(
         server_header=False,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=int(grace) + _CUT,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, cut, grace)
     if on_server is not None:
         on_server(server)
     server.run(sockets=[listener])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from gptoss_mlx.errors import UsageError
 
 __all__ = ["Settings", "is_loopback"]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")  # as browsers send it: no path
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Settings:
     where OpenAI's names differ.
 
     Raises:
-        UsageError: everybody in the network could use it, and nobody has said that they may.
+        UsageError: everybody in the network could use it, and nobody has said that they may; a key
+            is empty; an origin is none.
     """
 
     model: str
@@ -48,6 +52,9 @@ class Settings:
                 f"{self.host} can be reached from other machines: pass --api-key KEY, or --open to "
                 "let everybody in"
             )
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise UsageError(f"--cors {origin}: an origin is https://NAME or http://NAME:PORT")
 
 
 def is_loopback(host: str) -> bool:

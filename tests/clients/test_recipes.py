@@ -25,7 +25,7 @@ CALL = (
 # What the model says, and what the recipe prints of it, by the recipe's title.
 REPLAYS = {
     "OpenAI SDK 1": ((ANSWER.format("It is Paris."),), "It is Paris."),
-    "OpenAI SDK 2": ((ANSWER.format("Hello."), ANSWER.format("You are Ada.")), "You are Ada."),
+    "OpenAI SDK 2": ((ANSWER.format("Hello."), ANSWER.format("You are Alice.")), "You are Alice."),
     "OpenAI SDK 3": (
         (ANSWER.replace("{}", '{"name": "Paris", "country": "France"}'),),
         "name='Paris' country='France'",

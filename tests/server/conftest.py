@@ -47,6 +47,7 @@ class Served:
     app: Starlette
     engine: Engine
     model: Model
+    host: ModelHost
 
     @property
     def prompts(self) -> list[list[int]]:
@@ -97,7 +98,7 @@ def served(tokenizer: Tokenizer) -> Iterator[MakeServed]:
             host = ModelHost(lambda: OpenModel(engine, tokenizer))
             host.open()
             app = make_app(Settings("replay", **settings), host, open_tools)
-            return Served(app, engine, model)
+            return Served(app, engine, model, host)
 
         yield make
 

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
+import uvicorn
 
 from gptoss_mlx.engine import Engine
+from gptoss_mlx.server.serving import listen, serve, url_of
 from gptoss_mlx.tokenizer import Tokenizer
 
 from .conftest import ANSWER, EndlessModel, MakeServed, live, soon
@@ -150,6 +152,30 @@ def test_the_server_waits_for_answers_when_it_ends(
     assert "Hello there, friend!" in texts[0]
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + "/health")
+
+
+def test_an_answer_that_never_ends_is_ended_in_order(
+    served: MakeServed, tokenizer: Tokenizer
+) -> None:
+    """When the server ends and has waited long enough: by an event that says so, as any error."""
+    made = served(model=endless(tokenizer))
+    servers: list[uvicorn.Server] = []
+    with listen("127.0.0.1", 0) as listener:
+        options: dict[str, Any] = {"cut": made.host.cut, "grace": 0.3}
+        arguments = (made.app, listener, servers.append)
+        thread = threading.Thread(target=serve, args=arguments, kwargs=options)
+        thread.start()
+        with httpx.stream(
+            "POST", url_of(listener) + CHAT, json={**HELLO, "stream": True}
+        ) as answer:
+            lines = answer.iter_lines()
+            begun(lines)
+            servers[0].should_exit = True
+            *_, error, done = [line for line in lines if line]
+        thread.join(10)
+    assert not thread.is_alive()
+    assert done == "data: [DONE]"
+    assert "closed" in json.loads(error.removeprefix("data: "))["error"]["message"]
 
 
 def raw(url: str, data: bytes) -> bytes:

@@ -60,6 +60,8 @@ def test_a_server_from_start_to_end() -> None:
         (["--api-key", ""], "the API key is empty"),
         (["--tools", "apply_patch"], "a server runs only python and browser"),
         (["--tools", "python,functions.py"], "a server runs only python and browser"),
+        (["--tools", "browser:folder:/no/such"], "/no/such"),
+        (["--cors", "a.b"], "an origin is https://NAME"),
         (["--host", "no.such.name.invalid", "--open"], "cannot be had"),
         (["--port", "99999"], "--port"),
         (["--idle", "0"], "--idle"),
@@ -103,7 +105,7 @@ def test_what_is_stored_outlives_the_server(tmp_path: Path) -> None:
     apps: list[Any] = []
     found: list[str] = []
 
-    def serve(app: Any, _: object) -> None:
+    def serve(app: Any, *_: object, **__: object) -> None:
         apps.append(app)
         with TestClient(app, "http://127.0.0.1") as http:
             if not found:
@@ -151,7 +153,7 @@ def test_urls(host: str, url: str) -> None:
 
 def test_keys_are_not_printed() -> None:
     """The lines about clients may be copied anywhere."""
-    text = clients_text("http://h:1", "m", needs_key=True)
+    text = clients_text("http://h:1", "m", 4096, needs_key=True)
     assert "OPENAI_API_KEY=KEY" in text
-    assert "OPENAI_API_KEY=none" in clients_text("http://h:1", "m", needs_key=False)
+    assert "OPENAI_API_KEY=none" in clients_text("http://h:1", "m", 4096, needs_key=False)
     assert "model_providers.local" in text

@@ -40,6 +40,15 @@ def test_an_empty_key_is_none() -> None:
         Settings("m", api_keys=("",))
 
 
+@pytest.mark.parametrize("origin", ["a.b", "https://a.b/", "https://", "", "null"])
+def test_origins(origin: str) -> None:
+    """One that no browser ever sends is a slip."""
+    with pytest.raises(UsageError, match="an origin is https://NAME"):
+        Settings("m", origins=(origin,))
+    for right in ("*", "https://a.b", "http://localhost:3000", "app://obsidian.md"):
+        assert Settings("m", origins=(right,)).origins
+
+
 def test_keys_are_not_shown() -> None:
     """Settings may be logged."""
     assert "secret" not in repr(Settings("m", api_keys=("secret",)))
