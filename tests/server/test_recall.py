@@ -37,8 +37,9 @@ def test_reasoning_is_known_by_its_id_where_nothing_else_came_back() -> None:
     parts = [{"type": "reasoning_text", "text": "Hi"}]
     thought: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "content": parts}
     recall.keep("me", all_facts_of(thought), [message(channel="analysis")])
-    for empty in ({"content": []}, {"content": None}):
-        assert recall.find("me", facts_of({**thought, **empty}))
+    contents: list[Any] = [[], None]
+    for content in contents:
+        assert recall.find("me", facts_of({**thought, "content": content}))
     changed = [{"type": "reasoning_text", "text": "Ho"}]
     assert recall.find("me", facts_of({**thought, "content": changed})) == ()
     assert recall.find("me", facts_of({**thought, "content": [], "id": None})) == ()
