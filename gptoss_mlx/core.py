@@ -1,8 +1,9 @@
 """The engine without its thread: sequences in, events out, a step at a time.
 
-Each step decodes a token of every running sequence together, then prefills a chunk of one prompt,
-so that a long prompt does not hold up answers under way. What goes wrong in a step is the matter of
-its sequences: one that was alone fails, several are computed again, each alone, to find the one.
+Each step decodes a token of every running sequence together. Then, if decoding has had its third of
+the time, it prefills a chunk of one prompt: a long prompt does not hold up answers under way. What
+goes wrong in a step is the matter of its sequences: one that was alone fails, several are computed
+again, each alone, to find the one.
 
     step   end what was cancelled -> decode -> prefill
     fail   in a step of one: it ends in the error; of several: all become suspects and wait again
@@ -31,6 +32,8 @@ __all__ = ["EngineCore"]
 
 logger = logging.getLogger(__name__)
 
+_DECODING = 0.5  # seconds that decoding gets for each second of a prefill
+
 
 class EngineCore:
     """Scheduler and runner, and what to do when something fails. One thread only.
@@ -47,6 +50,7 @@ class EngineCore:
         self.scheduler = Scheduler(max_running)
         self.runner = Runner(model, prefix, chunk, self._emit, self._on_failure)
         self._chunk = chunk
+        self._owed = 0.0  # seconds that decoding gets before the next chunk
 
     def end_all(self, error: Exception) -> None:
         """All sequences fail with this."""
@@ -60,19 +64,32 @@ class EngineCore:
             sequence.end("error", error)
 
     def step(self) -> None:
-        """Decode a token of each running sequence, and prefill a chunk of one prompt."""
+        """Decode a token of each running sequence; prefill a chunk of one prompt, if it is time."""
         self._end_cancelled()
         self.scheduler.admit()
+        self._owed -= self._timed(self._decode_all)
+        if self._owed <= 0 or not self.scheduler.running:
+            self._owed = _DECODING * self._timed(self._prefill_next)
+        if not self.scheduler.running:  # what the last ones drew beyond their end
+            self._guard([], self._flush)
+
+    def _timed(self, action: Callable[[], None]) -> float:
+        """Seconds that it took."""
+        start = time.perf_counter()
+        action()
+        return time.perf_counter() - start
+
+    def _decode_all(self) -> None:
         for batch in self._batches():
             if batch[0].is_suspect:  # the others' step may fail, too
                 self._guard([], self._flush)
             if present := [s for s in batch if s in self.scheduler.running]:
                 self._guard(present, self._decode)
+
+    def _prefill_next(self) -> None:
         sequence = self.scheduler.next_prefill(self._reusable, self._chunk)
         if sequence is not None:
             self._guard([sequence], self._prefill)
-        if not self.scheduler.running:  # what the last ones drew beyond their end
-            self._guard([], self._flush)
 
     def _end_cancelled(self) -> None:
         now = time.perf_counter()

@@ -11,6 +11,7 @@ import pytest
 from checkpoints import TINY
 from helpers import ReplayModel, array, random_model
 
+from gptoss_mlx.cache import Cache
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.engine import Engine
 from gptoss_mlx.errors import ContextLengthError, UsageError
@@ -187,3 +188,25 @@ def test_two_completions_at_a_time(model: Model, greedy_ids: list[int]) -> None:
     engine = Engine(model)
     pair = zip(engine.generate(PROMPT, GREEDY), engine.generate(PROMPT, GREEDY), strict=True)
     assert list(pair) == list(zip(greedy_ids, greedy_ids, strict=True))
+
+
+def test_answers_go_on_while_a_prompt_is_read() -> None:
+    """They get a third of the time, and not only one token a chunk."""
+    passes: list[int] = []  # tokens of each sequence that go through the model at once
+
+    class Slow(ReplayModel):
+        def hidden_states(self, ids: mx.array, *caches: Cache) -> mx.array:
+            passes.append(ids.shape[1])
+            time.sleep(0.05 if ids.shape[1] > 1 else 0.002)
+            return super().hidden_states(ids, *caches)
+
+    with Engine(Slow([7] * 400, [8]), prefill_chunk=10) as engine:
+        answer = engine.generate([1, 2, 3], SamplingParams(max_tokens=400))
+        tokens = iter(answer)  # forgotten, it would be closed
+        assert next(tokens) == 7
+        asked = engine.generate(list(range(100)), SamplingParams(max_tokens=1))
+        list(asked)
+        answer.close()
+    chunks = [place for place, size in enumerate(passes) if size == 10]
+    assert len(chunks) == 10
+    assert chunks[-1] - chunks[0] - 9 >= 2 * 9  # some 12 fit into each gap
