@@ -6,6 +6,7 @@
     problems.py  errors, and the shape that each API gives them
     recall.py    what was sampled for what clients send back
     sealing.py   the same, as a text that the client keeps
+    browsing.py  what is shown of calls that the server runs
     app.py       routes, and what every request passes: key, host, size
     about.py     health, metrics, the OpenAPI document, the model: what is no API of its own
     metrics.py   figures for Prometheus

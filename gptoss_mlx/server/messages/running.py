@@ -6,14 +6,12 @@ A search is a `web_search`, opening a page or finding something in it a `web_fet
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection
-from itertools import count, takewhile
-from typing import Any, cast
+from typing import Any
 
+from gptoss_mlx.server.browsing import arguments_of, page_of
 from gptoss_mlx.tools.browser.citations import Source
-from gptoss_mlx.tools.browser.page import Page
 
 __all__ = ["call_of", "result_of"]
 
@@ -30,7 +28,7 @@ def call_of(
         return "code_execution", {"code": content}
     if recipient not in _BROWSER or "browser" not in builtins:
         return None
-    arguments = _json_object(content)
+    arguments = arguments_of(content)
     if recipient == "browser.search":
         return "web_search", {"query": str(arguments.get("query", ""))}
     found: dict[str, Any] = {"url": _address(arguments, source)}
@@ -50,7 +48,7 @@ def result_of(name: str, identity: str, output: str, source: Source) -> dict[str
 
 
 def _searched(_: str, source: Source) -> list[dict[str, Any]]:
-    page = _page(-1, source)
+    page = page_of(-1, source)
     if page is None:
         return []
     titles = {int(match[1]): match[2] for match in _TITLE.finditer(page.text)}
@@ -67,7 +65,7 @@ def _searched(_: str, source: Source) -> list[dict[str, Any]]:
 
 
 def _fetched(output: str, source: Source) -> dict[str, Any]:
-    page = _page(-1, source)
+    page = page_of(-1, source)
     document = {
         "type": "document",
         "source": {"type": "text", "media_type": "text/plain", "data": output},
@@ -100,24 +98,7 @@ def _address(arguments: dict[str, Any], source: Source) -> str:
     target = arguments.get("id")
     if isinstance(target, str):
         return target
-    page = _page(arguments.get("cursor", -1), source)
+    page = page_of(arguments.get("cursor", -1), source)
     if page is not None and isinstance(target, int) and 0 <= target < len(page.links):
         return page.links[target].url
     return page.source_url if page else ""
-
-
-def _page(cursor: object, source: Source) -> Page | None:
-    """The page of a cursor, or the latest."""
-    pages = list(takewhile(bool, map(source, count())))
-    if isinstance(cursor, int) and 0 <= cursor < len(pages):
-        return pages[cursor]
-    return pages[-1] if pages else None
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    """The arguments of a call; empty, where they are no object."""
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

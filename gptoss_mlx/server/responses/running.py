@@ -6,11 +6,10 @@ not know who runs the tool.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from itertools import count, takewhile
-from typing import Any, cast
+from typing import Any
 
+from gptoss_mlx.server.browsing import arguments_of, page_of
 from gptoss_mlx.server.responses.items import OutputItem, Status, Wire
 from gptoss_mlx.tools.browser.citations import Source
 from gptoss_mlx.tools.browser.page import Page
@@ -70,11 +69,11 @@ class SearchItem(RunItem):
             self.status = "failed"
         if self.status != "completed":
             return [self._done()]
-        self._found = self._page(-1)
+        self._found = page_of(-1, self._source)
         return [self._event("web_search_call.completed"), self._done()]
 
     def _action(self) -> dict[str, Any]:
-        arguments = _json_object("".join(self._texts))
+        arguments = arguments_of("".join(self._texts))
         found = self._found
         if self._recipient == "browser.search":
             query = str(arguments.get("query", ""))
@@ -83,20 +82,13 @@ class SearchItem(RunItem):
             sources = [{"type": "url", "url": link.url} for link in links]
             return {**action, "sources": sources} if self._has_sources else action
         if self._recipient == "browser.find":
-            page = found or self._page(arguments.get("cursor", -1))
+            page = found or page_of(arguments.get("cursor", -1), self._source)
             pattern = str(arguments.get("pattern", ""))
             url = page.source_url if page else ""
             return {"type": "find_in_page", "pattern": pattern, "url": url}
         target = arguments.get("id")
         url = target if isinstance(target, str) and "://" in target else None
         return {"type": "open_page", "url": found.source_url if found else url}
-
-    def _page(self, cursor: object) -> Page | None:
-        """The page of a cursor, or the latest."""
-        pages = list(takewhile(bool, map(self._source, count())))
-        if isinstance(cursor, int) and 0 <= cursor < len(pages):
-            return pages[cursor]
-        return pages[-1] if pages else None
 
 
 class CodeItem(RunItem):
@@ -144,12 +136,3 @@ class CodeItem(RunItem):
         self.status = "completed" if output is not None else "incomplete"
         completed = [self._event("code_interpreter_call.completed")] if output is not None else []
         return [*completed, self._done()]
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    """The arguments of a call; empty, where they are no object."""
-    try:
-        value: object = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
