@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := --numprocesses logical --dist loadfile  # a process for each core
-NPM := .venv/npm/node_modules/.bin
+NPM := $(CURDIR)/.venv/npm/node_modules/.bin
 
 .PHONY: chat test clients soak fuzz schemathesis kernels parity lint bench clean
 
