@@ -1,4 +1,4 @@
-"""Both spellings of config.json, as published, and what each refuses."""
+"""Both spellings of config.json, as published, what each refuses; and a request's numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from checkpoints import TINY
 
-from gptoss_mlx.config import ModelConfig, is_openai_config, read_config_file
+from gptoss_mlx.config import ModelConfig, SamplingParams, is_openai_config, read_config_file
 from gptoss_mlx.convert.synthetic import GPT_OSS_20B
-from gptoss_mlx.errors import ConfigError, MissingFileError
+from gptoss_mlx.errors import ConfigError, MissingFileError, UsageError
 
 # openai/gpt-oss-20b, original/config.json
 PUBLISHED_OPENAI: dict[str, Any] = {
@@ -260,3 +260,39 @@ def test_unreadable_files_are_named(
         path.write_bytes(contents)
     with pytest.raises(error, match=f"{path}: {message}"):
         read_config_file(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": -0.1}, r"temperature must lie in 0\.\.100"),
+        ({"temperature": float("nan")}, r"temperature must lie in 0\.\.100"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": 1.1}, "top_p must be above 0 and at most 1"),
+        ({"top_k": -1}, "top_k must not be negative"),
+        ({"min_p": 1.5}, r"min_p must lie in 0\.\.1"),
+        ({"repetition_penalty": 0.0}, r"repetition_penalty must lie in 0\.01\.\.100"),
+        ({"presence_penalty": 2.5}, r"presence_penalty must lie in -2\.\.2"),
+        ({"frequency_penalty": -3}, r"frequency_penalty must lie in -2\.\.2"),
+        ({"logit_bias": ((1, 101.0),)}, r"a logit_bias must lie in -100\.\.100"),
+        ({"logit_bias": ((1, float("nan")),)}, r"a logit_bias must lie in -100\.\.100"),
+        ({"logit_bias": ((-1, 1.0),)}, "none negative"),
+        ({"logit_bias": ((1, 1.0), (1, 2.0))}, "each once"),
+        ({"logprobs": 21}, r"logprobs must lie in 0\.\.20"),
+        ({"logprobs": -1}, r"logprobs must lie in 0\.\.20"),
+        ({"seed": 2**64}, "seed must lie in"),
+        ({"max_tokens": -1}, "max_tokens must not be negative"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    """Each in one line that names it and its range."""
+    with pytest.raises(UsageError, match=message):
+        SamplingParams(**changes)
+
+
+def test_parameters_at_the_ends_of_their_ranges() -> None:
+    """Ends belong to the ranges, and parameters can be compared and hashed."""
+    ends = SamplingParams(
+        100, 1.0, 2**64 - 1, 0, 0, 1.0, 0.01, -2, 2, logit_bias=((0, -100.0),), logprobs=20
+    )
+    assert len({ends, replace(ends), SamplingParams()}) == 2

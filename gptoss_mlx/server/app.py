@@ -129,7 +129,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> dict[str, str]:
-    """The methods of a path, which may have several routes."""
+    """The methods of a path, which may have several routes; one that is named is no parameter."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    found = [route for route in found if route.path == request.url.path] or found
     return {"allow": ", ".join(sorted({m for route in found for m in route.methods or ()}))}

@@ -142,3 +142,17 @@ def test_pages_that_were_named_may(client: Client) -> None:
     seen = http.get("/v1/models", headers={**origin, "authorization": "Bearer k"})
     assert seen.status_code == 200
     assert http.get("/v1/models", headers={"origin": "https://b.com"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/responses", "POST"),
+        ("/v1/responses/compact", "POST"),
+        ("/v1/responses/resp_1", "DELETE, GET, HEAD"),
+    ],
+)
+def test_methods_of_a_path(client: Callable[..., TestClient], path: str, methods: str) -> None:
+    """A client that used another hears which there are; a path with a name is nobody's id."""
+    response = client().put(path)
+    assert (response.status_code, response.headers["allow"]) == (405, methods)
