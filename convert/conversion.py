@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_mlx.config import ModelConfig, read_config_file
+from gptoss_mlx.convert.hashes import Sink, hashing
 from gptoss_mlx.convert.hf_tokenizer import add_tokenizer, find_tokenizer
 from gptoss_mlx.convert.names import Part, SourceTensor, TensorSpec, is_dense
 from gptoss_mlx.convert.reader import (
@@ -63,10 +64,6 @@ class ConversionReport:
     seconds: float
 
 
-class _Sink(Protocol):
-    def write(self, name: str, offset: int, data: bytes | memoryview) -> None: ...
-
-
 def convert(
     source_folder: Path,
     destination: Path,
@@ -102,12 +99,13 @@ def convert(
     targets = target_tensors(source.tensors, dense)
     written = sum(spec.nbytes for spec in targets.values())
     with new_directory(destination, force=force, needed=written + _SMALL_FILES_BYTES) as folder:
-        with ShardWriter(folder, targets, shard_bytes) as writer:
-            hashes = _stream(source, dense, writer, on_progress)
+        with ShardWriter(folder, targets, shard_bytes) as writer, hashing(writer) as sink:
+            hashes = _stream(source, dense, sink, on_progress)
+            written_hashes = sink.hashes
         add_tokenizer(tokenizer, folder)
         _write_json(folder / "config.json", _output_config(source.config, targets, dense))
         _write_json(folder / "generation_config.json", _GENERATION_CONFIG)
-        _write_json(folder / RECORD, _record(source, dense, hashes))
+        _write_json(folder / RECORD, _record(source, dense, hashes, written_hashes))
     seconds = time.monotonic() - started
     return ConversionReport(
         destination, source.config, dense, len(targets), source.nbytes, written, seconds
@@ -172,7 +170,7 @@ def target_tensors(sources: dict[str, SourceTensor], dense: Dense) -> dict[str, 
 
 
 def _stream(
-    source: Source, dense: Dense, sink: _Sink, on_progress: OnProgress | None
+    source: Source, dense: Dense, sink: Sink, on_progress: OnProgress | None
 ) -> dict[str, dict[str, Any]]:
     """Send every row of the source where it belongs; returns size and sha256 by source file."""
     hashes: dict[str, dict[str, Any]] = {}
@@ -310,7 +308,9 @@ _GENERATION_CONFIG = {
 }
 
 
-def _record(source: Source, dense: Dense, hashes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _record(
+    source: Source, dense: Dense, hashes: dict[str, dict[str, Any]], tensors: dict[str, str]
+) -> dict[str, Any]:
     return {
         "tool": "gptoss-mlx",
         "version": version("gptoss-mlx"),
@@ -321,6 +321,7 @@ def _record(source: Source, dense: Dense, hashes: dict[str, dict[str, Any]]) -> 
             "files": hashes,
             "config": source.raw_config,
         },
+        "tensors": tensors,
     }
 
 

@@ -19,31 +19,10 @@ from numpy.typing import NDArray
 from gptoss_mlx.config import ModelConfig
 from gptoss_mlx.convert.mxfp4 import SCALE_BIAS
 from gptoss_mlx.convert.names import Layout, SourceTensor, TensorSpec, source_tensors
+from gptoss_mlx.convert.published import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_mlx.convert.writer import ShardWriter
 
 __all__ = ["GPT_OSS_20B", "GPT_OSS_120B", "to_bf16", "write_random_checkpoint"]
-
-GPT_OSS_20B = ModelConfig(
-    num_hidden_layers=24,
-    num_experts=32,
-    experts_per_token=4,
-    vocab_size=201_088,
-    hidden_size=2880,
-    intermediate_size=2880,
-    swiglu_limit=7.0,
-    head_dim=64,
-    num_attention_heads=64,
-    num_key_value_heads=8,
-    sliding_window=128,
-    initial_context_length=4096,
-    rope_theta=150_000.0,
-    rope_scaling_factor=32.0,
-    rope_ntk_alpha=1.0,
-    rope_ntk_beta=32.0,
-)
-GPT_OSS_120B = ModelConfig(
-    **{**GPT_OSS_20B.to_openai_dict(), "num_hidden_layers": 36, "num_experts": 128}
-)
 
 _CHUNK_BYTES = 8 << 20
 _FP4_STD = 2.93  # of the sixteen E2M1 values, all equally likely

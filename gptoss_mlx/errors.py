@@ -9,6 +9,7 @@
     │   ├── CorruptFileError    a file is truncated or its header lies
     │   └── TensorError         a tensor is missing, unexpected, or of a wrong shape or dtype
     ├── DiskError               not enough space, or a place that cannot be written
+    ├── HubError                a repository cannot be had, or only damaged
     ├── VerifyError             a conversion differs from its source
     ├── VocabularyError         the o200k vocabulary is nowhere to be had
     ├── MemoryPlanError         a model does not fit into this machine's memory
@@ -36,6 +37,7 @@ __all__ = [
     "EngineError",
     "GptOssError",
     "GrammarError",
+    "HubError",
     "MemoryPlanError",
     "MissingFileError",
     "TensorError",
@@ -84,6 +86,10 @@ class TensorError(CheckpointError):
 
 class DiskError(GptOssError):
     """There is not enough space, or a place cannot be written."""
+
+
+class HubError(GptOssError):
+    """A repository is not there, not allowed, not reachable, or what comes from it is damaged."""
 
 
 class VerifyError(GptOssError):

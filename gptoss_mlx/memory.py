@@ -327,6 +327,7 @@ def _converted(case: _Case, dense: Dense) -> Sizes:
     return sizes_of(case.config, dense, case.sizes.itemsize)
 
 
+@functools.lru_cache(maxsize=64)  # remedies ask for the same ones again and again
 def sizes_of(config: ModelConfig, dense: Dense, itemsize: int = 2) -> Sizes:
     """What a model takes that `convert` writes with this `--dense`; there need be none."""
     return tensor_sizes(target_tensors(source_tensors(config, "openai"), dense), itemsize)

@@ -1,4 +1,4 @@
-"""What a model's name stands for: `demo`, or a folder with a converted checkpoint.
+"""What a model's name stands for: `demo`, an installed model, or a folder with a checkpoint.
 
 The demo is unpacked and converted, once, into the cache folder, by the same code that converts the
 real models. It does not know the Hub.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from gptoss_mlx import demo
+from gptoss_mlx import demo, library
 from gptoss_mlx.ceiling import device_ceiling, set_limits
 from gptoss_mlx.config import ModelConfig, read_config_file
 from gptoss_mlx.convert import convert
@@ -27,7 +27,6 @@ from gptoss_mlx.errors import CheckpointError, DiskError, UsageError
 from gptoss_mlx.kernels import check
 from gptoss_mlx.memory import Plan, Use, make_plan, tensor_sizes
 from gptoss_mlx.model import Model, load_model
-from gptoss_mlx.paths import expand
 from gptoss_mlx.vocabulary import cache_folder
 from gptoss_mlx.weights import read_checkpoint
 
@@ -42,8 +41,9 @@ def load(name: str | Path, *, dtype: mx.Dtype | None = None, use: Use | None = N
     The first time on a Mac, its kernels are tried there before.
 
     Args:
-        name: `demo`, or the folder of an MLX checkpoint: a conversion by `gptoss-mlx convert` or a
-            ready-made one such as mlx-community's.
+        name: `demo`; 20b, 120b or the name of an installed model; or the folder of an MLX
+            checkpoint: a conversion by `gptoss-mlx convert` or a ready-made one such as
+            mlx-community's.
         dtype: of the activations; by default bfloat16 on a GPU and float32 on the CPU.
         use: what memory is planned for; by default one sequence of as many tokens as fit. Its
             context is not enforced here: `plan_for` tells which one fits.
@@ -91,11 +91,12 @@ def resolve(name: str | Path) -> Path:
     """The folder of a model; makes the demo's if it is not there yet.
 
     Raises:
-        UsageError: an empty name, which would mean the current folder.
+        UsageError: an empty name, which would mean the current folder; or a model that is not
+            installed.
     """
     if name == "":
         raise UsageError("the model's name is empty: pass the folder of a checkpoint, or demo")
-    return demo_folder() if name == "demo" else expand(name)
+    return demo_folder() if name == "demo" else library.locate(name)
 
 
 def demo_folder() -> Path:

@@ -212,9 +212,9 @@ def read_checkpoint(folder: Path) -> tuple[ModelConfig, Places]:
     """
     if not folder.exists():
         raise MissingFileError(
-            f"{folder}: no such folder; a model is downloaded (hf download openai/gpt-oss-20b "
-            "--include 'original/*' --local-dir DIR) and converted (gptoss-mlx convert) first; "
-            "--model demo works now"
+            f"{folder}: no such folder, and no model of this name: `gptoss-mlx models` lists those "
+            "that are installed, `gptoss-mlx download 20b --convert` installs one; --model demo "
+            "works now"
         )
     paths = find_files(folder)
     raw = read_config_file(folder / "config.json")

@@ -101,6 +101,15 @@ def test_an_empty_name_is_no_folder() -> None:
         load("")
 
 
+def test_installed_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed model is meant by its name; a size that is not installed by nothing."""
+    monkeypatch.setenv("GPTOSS_MLX_DATA", str(tmp_path))
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert models.resolve("mine") == tmp_path / "models" / "mine"
+    with pytest.raises(UsageError, match="gptoss-mlx download 20b --convert"):
+        models.resolve("20b")
+
+
 def test_other_names_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any other name is a path, in which ~ is the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -19,7 +19,10 @@ from gptoss_mlx.cli.common import debug_option, debugging
 from gptoss_mlx.cli.completion import completion
 from gptoss_mlx.cli.convert import convert
 from gptoss_mlx.cli.doctor import doctor
+from gptoss_mlx.cli.download import download
+from gptoss_mlx.cli.fit import fit
 from gptoss_mlx.cli.generate import generate
+from gptoss_mlx.cli.models import models, rm
 from gptoss_mlx.cli.serve import serve
 from gptoss_mlx.errors import GptOssError
 
@@ -38,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (chat, completion, convert, doctor, generate, serve):
+for command in (chat, completion, convert, doctor, download, fit, generate, models, rm, serve):
     cli.add_command(command)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from gptoss_mlx import demo
+from gptoss_mlx import demo, library
 from gptoss_mlx.cli.common import (
     EngineOptions,
     debug_option,
@@ -27,6 +27,7 @@ from gptoss_mlx.cli.common import (
     sampling_options,
     system_option,
 )
+from gptoss_mlx.cli.first_run import is_first_run, offer
 from gptoss_mlx.cli.oneshot import answer_once, piped_text
 from gptoss_mlx.config import SamplingParams
 from gptoss_mlx.errors import UsageError
@@ -158,9 +159,16 @@ def chat(context: click.Context, /, **options: Any) -> None:
         _list(store or ConversationStore())
         return
     earlier = _earlier(store, choices.takes_up)
-    model = require_model(choices.model or (earlier.model if earlier else choices.model))
     is_asked_once = choices.prompt is not None or choices.result is not None
     is_interactive = not is_asked_once and sys.stdin is not None and sys.stdin.isatty()
+    name = choices.model or (earlier.model if earlier else choices.model)
+    if name is None and is_interactive and is_first_run():
+        offered = offer(choices.engine)
+        if offered is None:
+            return
+        name, engine = offered
+        choices = replace(choices, engine=engine)
+    model = require_model(name)
     text = "" if is_interactive else choices.result or piped_text(choices.prompt)
     view = open_view(shows_reasoning=choices.show_reasoning)
     if is_interactive:
@@ -281,7 +289,7 @@ def _conversation(choices: _Choices, model: str, earlier: Conversation | None) -
     from gptoss_mlx.conversations import Conversation
     from gptoss_mlx.harmony import Setup
 
-    if model != "demo":
+    if model != "demo" and not library.is_name(model):
         model = str(expand(model).absolute())  # it is taken up from other folders, too
     if earlier is None:
         setup = Setup(choices.reasoning, choices.system, date=date.today().isoformat())

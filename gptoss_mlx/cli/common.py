@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EngineOptions",
+    "complete_installed",
     "debug_option",
     "debugging",
     "engine_options",
@@ -58,18 +59,31 @@ debug_option = click.option(
 )
 
 
-def _complete_model(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem[str]]:
-    names = [CompletionItem("demo")] if "demo".startswith(typed) else []
-    return [*names, CompletionItem(typed, type="dir")]
+def complete_installed(
+    _: click.Context, __: click.Parameter, typed: str
+) -> list[CompletionItem[str]]:
+    """The names of installed models that begin so."""
+    from gptoss_mlx.library import installed
+
+    return [CompletionItem(m.name) for m in installed() if m.name.startswith(typed)]
+
+
+def _complete_model(
+    context: click.Context, parameter: click.Parameter, typed: str
+) -> list[CompletionItem[str]]:
+    short = [CompletionItem(name) for name in ("20b", "120b", "demo") if name.startswith(typed)]
+    names = complete_installed(context, parameter, typed)
+    return [*short, *names, CompletionItem(typed, type="dir")]
 
 
 model_option = click.option(
     "-m",
     "--model",
     envvar="GPTOSS_MLX_MODEL",
-    metavar="demo|PATH",
+    metavar="NAME|PATH",
     shell_complete=_complete_model,
-    help="The demo, or the folder of a converted checkpoint.  [env: GPTOSS_MLX_MODEL]",
+    help="20b, 120b, demo, a name that `models` lists, or the folder of a converted checkpoint; by "
+    "default the one installed last.  [env: GPTOSS_MLX_MODEL]",
 )
 reasoning_option = click.option(
     "-r",
@@ -182,10 +196,10 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_model(name: str | None) -> str:
-    """The model's name.
+    """The model's name; if none was given, that of the one installed last.
 
     Raises:
-        UsageError: none was given, or an empty one.
+        UsageError: none was given and none is installed, or an empty one was.
     """
     if name:
         return name
@@ -194,9 +208,13 @@ def require_model(name: str | None) -> str:
             "the model's name is empty (a variable that is not set?): pass the folder of a "
             "converted checkpoint, . for the current one, or demo"
         )
+    from gptoss_mlx import library
+
+    if model := library.default():
+        return model.name
     raise UsageError(
-        "no model given and none installed: convert one (gptoss-mlx convert SRC DST) and pass "
-        "--model DST; --model demo works now, without a download"
+        "no model given and none installed: `gptoss-mlx download 20b --convert` installs one; "
+        "--model demo works now, without a download"
     )
 
 

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from gptoss_mlx.cli.common import debug_option
-from gptoss_mlx.errors import UsageError
+from gptoss_mlx.errors import MemoryPlanError, UsageError
 from gptoss_mlx.paths import expand
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def _folder(_: click.Context, __: click.Parameter, value: str) -> Path:
 )
 @click.option("--force", is_flag=True, help="Replace the checkpoint at DST.")
 @click.option(
+    "--elsewhere", is_flag=True, help="Convert also what does not fit this machine's memory."
+)
+@click.option(
     "--allow-unknown-config", is_flag=True, help="Go on when config.json has unknown keys."
 )
 @click.option(
@@ -57,6 +60,7 @@ def convert(
     destination: Path,
     dense: str,
     force: bool,
+    elsewhere: bool,
     allow_unknown_config: bool,
     verify_only: bool,
 ) -> None:
@@ -67,6 +71,7 @@ def convert(
     """
     from gptoss_mlx.convert import convert as run_conversion
     from gptoss_mlx.convert import verify
+    from gptoss_mlx.fit import options_for
 
     if verify_only:
         if force or _dense_given():
@@ -76,6 +81,8 @@ def convert(
             report = verify(converted, original, on_progress=on_progress)
         click.echo(f"{converted} is what {original} converts to: {_summary(report)}.")
         return
+    if not elsewhere:
+        _check_memory(source, cast("Dense", dense), allow_unknown_config=allow_unknown_config)
     with _progress_bar("Converting", "Writing tokenizer, flushing") as on_progress:
         report = run_conversion(
             source,
@@ -86,7 +93,20 @@ def convert(
             on_progress=on_progress,
         )
     click.echo(f"{destination}: {_summary(report)}.")
-    click.echo(f"Next: gptoss-mlx chat --model {shlex.quote(str(destination))}")
+    options = "".join(f" {option}" for option in options_for(report.config, report.dense))
+    click.echo(f"Next: gptoss-mlx chat --model {shlex.quote(str(destination))}{options}")
+
+
+def _check_memory(source: Path, dense: Dense, *, allow_unknown_config: bool) -> None:
+    """Spare people a conversion that this machine could not load."""
+    from gptoss_mlx.convert.reader import open_source
+    from gptoss_mlx.fit import check_conversion
+
+    config = open_source(source, allow_unknown_config=allow_unknown_config).config
+    try:
+        check_conversion(config, dense)
+    except MemoryPlanError as error:
+        raise MemoryPlanError(f"{error}; for another machine, pass --elsewhere") from None
 
 
 def _dense_given() -> bool:

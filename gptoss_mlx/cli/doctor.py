@@ -1,17 +1,15 @@
-"""`gptoss-mlx doctor`: what is installed, what this machine is, and which kernels serve on it.
+"""`gptoss-mlx doctor`: what is installed, what this machine is, and what is not well with it.
 
-What it says is a list of findings, each with a name, a text, and whether all is well.
+What it says is a list of findings, each ok, a warning or a problem, which the package `doctor`
+makes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,102 +17,71 @@ import click
 from gptoss_mlx.cli.common import debug_option, styled
 
 if TYPE_CHECKING:
+    from gptoss_mlx.doctor import Finding, Level
     from gptoss_mlx.kernels.choice import Trial
 
-__all__ = ["Finding", "doctor"]
+__all__ = ["doctor"]
 
 _CLEAR_LINE = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 _TABLE_WIDTH = 100
-_PACKAGES = ("gptoss-mlx", "mlx", "mlx-lm")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `trials` are those of kernels."""
-
-    name: str
-    text: str
-    ok: bool = True
-    trials: tuple[Trial, ...] = ()
+_COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
+@click.option("--deep", is_flag=True, help="Read installed models again, and compare their hashes.")
+@click.option("--online", is_flag=True, help="See whether the Hub answers, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
-def doctor(as_json: bool) -> int:
-    """Check this machine: versions, and every Metal kernel against MLX.
+def doctor(deep: bool, online: bool, as_json: bool) -> int:
+    """Check this machine: system, memory, disks, models, sandbox, Metal kernels.
 
-    Each kernel must give what MLX's own operations give, and serves where it is faster. What is
-    found is kept for later runs. The exit code is 1 if something is wrong.
+    A line each: ok, a warning, or a problem, with what to do. Each kernel must give what MLX's own
+    operations give, and serves where it is faster; what is found of them is kept for later runs.
+    The exit code is 1 if there is a problem.
     """
     findings: list[Finding] = []
-    for finding in _findings():
+    for finding in _findings(deep=deep, online=online):
         findings.append(finding)
         if not as_json:
             _show(finding)
-    ok = all(finding.ok for finding in findings)
+    is_well = all(finding.level != "problem" for finding in findings)
     if as_json:
-        report = {"ok": ok, "findings": [_as_dict(finding) for finding in findings]}
+        report = {"ok": is_well, "findings": [_as_dict(finding) for finding in findings]}
         click.echo(json.dumps(report, ensure_ascii=False))
-    return 0 if ok else 1
+    return 0 if is_well else 1
 
 
-def _findings() -> Iterator[Finding]:
-    yield Finding("Python", platform.python_version())
-    yield from (_package(name) for name in _PACKAGES)
-    yield _device()
-    yield _kernels()
+def _findings(*, deep: bool, online: bool) -> Iterator[Finding]:
+    from gptoss_mlx import doctor as checks
+
+    models = partial(checks.check_models, deep=deep, on_progress=_progress)
+    yield from checks.examine("system", checks.check_system)
+    yield from checks.examine("packages", checks.check_packages)
+    yield from checks.examine("device", checks.check_device)
+    yield from checks.examine("memory", checks.check_memory)
+    yield from checks.examine("disks", checks.check_disks)
+    yield from checks.examine("models", models)
+    yield from checks.examine("vocabulary", checks.check_vocabulary)
+    yield from checks.examine("sandbox", checks.check_sandbox)
+    yield from checks.examine("port", checks.check_port)
+    yield from checks.examine("variables", checks.check_variables)
+    if online:
+        yield from checks.examine("Hub", checks.check_hub)
+    yield from checks.examine("kernels", partial(checks.check_kernels, _progress))
 
 
-def _package(name: str) -> Finding:
-    try:
-        return Finding(name, version(name))
-    except PackageNotFoundError:
-        return Finding(name, "not installed", ok=False)
-
-
-def _device() -> Finding:
-    from gptoss_mlx.kernels import choice
-
-    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    return Finding("device", f"{choice.device() or 'CPU'} ({system})")
-
-
-def _kernels() -> Finding:
-    from gptoss_mlx.kernels import check, choice
-
-    setting, here = choice.setting(), choice.device()  # the setting first: it may be wrong
-    if here is None:
-        text = "not used: they need Metal, and MLX has no Metal GPU here"
-        if choice.is_forced():
-            return Finding("kernels", f"{text}; unset {choice.VARIABLE}", ok=False)
-        return Finding("kernels", text)
-    try:
-        trials = check.try_all(here, on_kernel=_progress)
-    finally:
-        _progress(None)
-    text, ok = _summary(trials)
-    if setting != "auto":
-        text += f"; {choice.VARIABLE}={os.environ[choice.VARIABLE]} overrides this"
-    return Finding("kernels", text, ok, tuple(trials))
-
-
-def _summary(trials: list[Trial]) -> tuple[str, bool]:
-    bad = [trial.kernel for trial in trials if trial.problem]
-    on = sum(trial.why_off is None for trial in trials)
-    text = f"{on} of {len(trials)} on"
-    return (f"{text}; broken: {', '.join(bad)}", False) if bad else (text, True)
-
-
-def _progress(kernel: str | None) -> None:
-    """Which kernel is being tried, in a line that vanishes; only where stderr is a terminal."""
+def _progress(what: str | None) -> None:
+    """What is being done, in a line that vanishes; only where stderr is a terminal."""
     if styled(sys.stderr):
-        text = f"Trying {kernel} ..." if kernel else ""
+        text = f"{what} ..." if what else ""
         click.secho(_CLEAR_LINE + text, nl=False, err=True, dim=True)
 
 
 def _show(finding: Finding) -> None:
-    click.echo(f"{finding.name + ':':12}{finding.text}")
+    level = f"{finding.level:8}"
+    if styled(sys.stdout):
+        level = click.style(level, fg=_COLOURS[finding.level])
+    click.echo(f"{level} {finding.name + ':':13} {finding.text}")
     if finding.trials:
         _show_table(finding.trials)
 
@@ -151,7 +118,11 @@ def _verdict(trial: Trial) -> str:
 
 
 def _as_dict(finding: Finding) -> dict[str, Any]:
-    fields: dict[str, Any] = {"name": finding.name, "text": finding.text, "ok": finding.ok}
+    fields: dict[str, Any] = {
+        "name": finding.name,
+        "level": finding.level,
+        "text": finding.text,
+    }
     if finding.trials:
         fields["kernels"] = [_trial_as_dict(trial) for trial in finding.trials]
     return fields

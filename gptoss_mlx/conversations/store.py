@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from gptoss_mlx.conversations.record import (
     write_file,
 )
 from gptoss_mlx.errors import DiskError, UsageError
-from gptoss_mlx.paths import expand
+from gptoss_mlx.paths import data_folder
 
 __all__ = ["ConversationStore", "Summary", "data_folder", "load_file"]
 
@@ -38,15 +37,6 @@ class Summary:
     updated: str
     turns: int
     model: str
-
-
-def data_folder() -> Path:
-    """Where what a user made is kept: $GPTOSS_MLX_DATA, or the platform's place for it."""
-    if given := os.environ.get("GPTOSS_MLX_DATA"):
-        return expand(given)
-    from platformdirs import user_data_path
-
-    return user_data_path("gptoss-mlx")
 
 
 class ConversationStore:

@@ -1,0 +1,270 @@
+"""The models that are installed: their names, where they lie, and removing them.
+
+`models` in the data folder holds, by name, the conversions made here, and links to checkpoints that
+were downloaded into the shared cache of Hugging Face or a folder of the user's. Nothing else is
+written down: what a model is, its files say. It does not know the Hub.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from gptoss_mlx.config import is_openai_config, read_config_file
+from gptoss_mlx.errors import CheckpointError, DiskError, UsageError
+from gptoss_mlx.paths import data_folder, expand
+
+__all__ = [
+    "SIZES",
+    "Installed",
+    "default",
+    "find",
+    "folder_of",
+    "get",
+    "installed",
+    "is_name",
+    "is_ready",
+    "link",
+    "locate",
+    "models_folder",
+    "problem_of",
+    "remove",
+    "stem_of",
+]
+
+SizeName = Literal["20b", "120b", ""]
+SIZES: dict[tuple[int, int], SizeName] = {(24, 32): "20b", (36, 128): "120b"}  # layers, experts
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN_OWNERS = ("mlx-community", "openai")
+_TO_CONVERT = ("original", "hf")
+_REMOVED = ".gptoss-mlx-removed"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A model by its name.
+
+    folder: its entry among the models. size: 20b, 120b or "". variant: how its dense matrices are
+    stored, or what it is converted from. is_ready: whether it can be used without converting.
+    """
+
+    name: str
+    folder: Path
+    size: SizeName
+    variant: str
+    is_ready: bool
+    since: float
+
+    @property
+    def place(self) -> Path:
+        """Where its files lie."""
+        return self.folder.resolve()
+
+    @property
+    def nbytes(self) -> int:
+        """What its files take."""
+        return sum(path.stat().st_size for path in self.folder.glob("*") if path.is_file())
+
+
+def models_folder() -> Path:
+    """Where the models have their names; it need not be there."""
+    return data_folder() / "models"
+
+
+def folder_of(name: str) -> Path:
+    """The place of a model with this name, whether it is there or not.
+
+    Raises:
+        UsageError: this cannot be a name.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no model's name: `gptoss-mlx models` lists those there are")
+    return models_folder() / name
+
+
+def stem_of(repo: str) -> str:
+    """What the models of a repository are called: its own name, unless others may use that, too."""
+    owner, _, name = repo.rpartition("/")
+    return name if owner in _PLAIN_OWNERS else f"{owner}--{name}".lstrip("-")
+
+
+def installed() -> list[Installed]:
+    """All models, by name; those that are damaged or not complete as well.
+
+    Raises:
+        DiskError: the folder cannot be read.
+    """
+    try:
+        entries = sorted(models_folder().iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DiskError(f"{models_folder()} cannot be read: {error.strerror}") from None
+    return [
+        _described(entry)
+        for entry in entries
+        if _NAME.fullmatch(entry.name) and (entry.is_symlink() or entry.is_dir())
+    ]
+
+
+def get(name: str) -> Installed:
+    """The model with this name, as `find` understands it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = find(name)
+    if folder is None:
+        raise UsageError(
+            f"no model {name!r} is installed: `gptoss-mlx models` lists those there are"
+        )
+    return _described(folder)
+
+
+def find(name: str) -> Path | None:
+    """The folder of an installed model, if there is one.
+
+    Args:
+        name: its name, or the repository it was downloaded from; or 20b or 120b, which mean the
+            one of that size that was installed last.
+    """
+    if name in SIZES.values():
+        model = _latest([model for model in installed() if model.size == name])
+        return model.folder if model else None
+    stem = stem_of(name) if name.count("/") == 1 else name
+    folder = models_folder() / stem
+    return folder if _NAME.fullmatch(stem) and (folder.is_dir() or folder.is_symlink()) else None
+
+
+def is_name(name: str) -> bool:
+    """Whether an installed model is meant: a folder of the same name comes before it.
+
+    But not before 20b and 120b.
+    """
+    return find(name) is not None and (name in SIZES.values() or not expand(name).exists())
+
+
+def locate(name: str | Path) -> Path:
+    """The folder of an installed model, or the one that a path leads to, whatever is there.
+
+    Raises:
+        UsageError: 20b or 120b, and none of that size is installed.
+    """
+    if isinstance(name, str):
+        folder = find(name) if is_name(name) else None
+        if folder is not None:
+            return folder
+        if name in SIZES.values() and not expand(name).exists():
+            raise UsageError(
+                f"no {name} is installed: `gptoss-mlx download {name} --convert` installs one; "
+                "--model demo works now"
+            )
+    return expand(name)
+
+
+def default() -> Installed | None:
+    """The model to take if none is named: the one that was installed last."""
+    return _latest(installed())
+
+
+def link(name: str, place: Path) -> None:
+    """Give a checkpoint that lies elsewhere a name; it need not be complete yet.
+
+    Raises:
+        DiskError: it cannot be written.
+        UsageError: something else has this name.
+    """
+    entry = folder_of(name)
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        if entry.is_symlink():
+            entry.unlink()
+        entry.symlink_to(place.absolute(), target_is_directory=True)
+    except FileExistsError:
+        raise UsageError(f"a model {name} is there already: gptoss-mlx rm {name}") from None
+    except OSError as error:
+        raise DiskError(f"{entry} cannot be written: {error.strerror}") from None
+
+
+def is_ready(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint that needs no converting.
+
+    Raises:
+        CheckpointError: it holds none.
+    """
+    return _variant(read_config_file(folder / "config.json")) not in _TO_CONVERT
+
+
+def problem_of(model: Installed) -> str | None:
+    """What its files' names and headers show to be wrong with a model."""
+    from gptoss_mlx.convert.reader import find_files, read_header
+
+    try:
+        read_config_file(model.folder / "config.json")
+        for path in find_files(model.folder):
+            read_header(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def remove(model: Installed) -> bool:
+    """Remove a model with its files; returns whether they are gone.
+
+    Those in a folder of the user's stay: only the name is forgotten.
+
+    Raises:
+        DiskError: it cannot be removed.
+    """
+    from gptoss_mlx.hub.cache import holder
+    from gptoss_mlx.hub.cache import remove as remove_cached
+
+    entry = model.folder
+    try:
+        if not entry.is_symlink():
+            doomed = entry.with_name(f".{entry.name}{_REMOVED}")
+            shutil.rmtree(doomed, ignore_errors=True)  # left by one that was killed
+            entry.rename(doomed)  # so that nobody takes half of it for a model
+            shutil.rmtree(doomed)
+            return True
+        in_cache = holder(entry.readlink()) is not None
+        if in_cache:
+            remove_cached(entry.readlink())
+        entry.unlink()
+    except OSError as error:
+        raise DiskError(f"{error.filename or entry} cannot be removed: {error.strerror}") from None
+    return in_cache
+
+
+def _latest(models: list[Installed]) -> Installed | None:
+    return max((m for m in models if m.is_ready), key=lambda model: model.since, default=None)
+
+
+def _described(entry: Path) -> Installed:
+    since = entry.lstat().st_mtime
+    try:
+        raw = read_config_file(entry / "config.json")
+    except CheckpointError:
+        return Installed(entry.name, entry, "", "incomplete", is_ready=False, since=since)
+    layers = raw.get("num_hidden_layers")
+    experts = raw.get("num_local_experts", raw.get("num_experts"))
+    size: SizeName = SIZES.get(cast("tuple[int, int]", (layers, experts)), "")
+    variant = _variant(raw)
+    return Installed(entry.name, entry, size, variant, variant not in _TO_CONVERT, since)
+
+
+def _variant(raw: dict[str, Any]) -> str:
+    """q8, q4, ...: the width of lm_head; or the layout that must be converted."""
+    if is_openai_config(raw):
+        return "original"
+    quantization: object = raw.get("quantization")
+    if not isinstance(quantization, dict):
+        return "hf"
+    settings = cast("dict[str, Any]", quantization)
+    head: Any = settings.get("lm_head", settings)
+    if not isinstance(head, dict) or cast("dict[str, Any]", head).get("mode") == "mxfp4":
+        return "bf16"
+    return f"q{cast('dict[str, Any]', head).get('bits')}"

@@ -1,0 +1,1 @@
+"""The checks of `gptoss-mlx doctor`, and what the command makes of them."""
