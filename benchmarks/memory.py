@@ -55,7 +55,8 @@ def _print_plans() -> None:
     for name in MODELS:
         for dense in WIDTHS:
             for place in PLACES:
-                weights = sizes_of(MODELS[name], dense).resident(place)
+                sizes = sizes_of(MODELS[name], dense)
+                weights = sizes.total - sizes.embedding * (place == "disk")
                 cells = [_cell(name, dense, place, gib) for gib in MACHINES]
                 rows.append([name, dense, place, gigabytes(weights), *cells])
     print_table(rows)

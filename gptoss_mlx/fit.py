@@ -24,6 +24,7 @@ from gptoss_mlx.convert.names import source_tensors
 from gptoss_mlx.convert.published import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_mlx.errors import MemoryPlanError, UsageError
 from gptoss_mlx.memory import (
+    COMFORTABLE_CONTEXT,
     MINIMUM_CONTEXT,
     EmbeddingPlace,
     Plan,
@@ -62,7 +63,6 @@ MODELS: dict[ModelName, ModelConfig] = {"20b": GPT_OSS_20B, "120b": GPT_OSS_120B
 # M2 Max; llama.cpp on an M2 Ultra (43%) lies between.
 SHARES = (0.25, 0.55)
 _AMPLE = Ceiling(1 << 60, "")
-_COMFORTABLE = 16_384  # tokens: a conversation with documents, or with tools
 _COSTS: dict[Dense, int] = {"q8": 0, "q4": 4, "bf16": 8}  # bf16 is slower, and hardly better
 _COST_ON_DISK = 1  # a row is read from disk for each token
 _COST_OF_8_BITS = 2
@@ -109,9 +109,8 @@ class Variant:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What `chat` and `serve` are to be told; `convert` takes --dense."""
-        disk = ("--embedding", "disk") if self.embedding == "disk" else ()
-        return disk + (("--kv-bits", "8") if self.kv_bits == 8 else ())
+        """What `chat` and `serve` must be told; the embedding's place they find themselves."""
+        return ("--kv-bits", "8") if self.kv_bits == 8 else ()
 
     @property
     def cost(self) -> int:
@@ -188,7 +187,7 @@ class Fit:
     @property
     def target(self) -> int:
         """The context that is enough."""
-        return self.wish.context or _COMFORTABLE
+        return self.wish.context or COMFORTABLE_CONTEXT
 
 
 @dataclass(frozen=True)
@@ -305,7 +304,9 @@ def options_for(
     """
     machine, wish = machine or this_machine(), Wish()
     variants = [variant for variant in VARIANTS if variant.dense == dense]
-    best = _best([_row(config, machine, wish, variant) for variant in variants], _COMFORTABLE)
+    best = _best(
+        [_row(config, machine, wish, variant) for variant in variants], COMFORTABLE_CONTEXT
+    )
     return best.variant.options if best else ()
 
 

@@ -26,7 +26,9 @@ from gptoss_mlx.convert.names import DTYPE_BYTES, TensorSpec, source_tensors
 from gptoss_mlx.errors import MemoryPlanError, UsageError
 
 __all__ = [
+    "COMFORTABLE_CONTEXT",
     "MINIMUM_CONTEXT",
+    "EmbeddingChoice",
     "EmbeddingPlace",
     "Line",
     "Plan",
@@ -38,9 +40,11 @@ __all__ = [
 ]
 
 EmbeddingPlace = Literal["memory", "disk"]
+EmbeddingChoice = Literal["auto", EmbeddingPlace]
 Verdict = Literal["fits", "smaller context", "refused"]
 
 MINIMUM_CONTEXT = 4096  # below, a plan is refused (unless less was asked for)
+COMFORTABLE_CONTEXT = 16_384  # a conversation with documents, or with tools
 _STEP = 1024  # a smaller context is a multiple of it
 _GROWTH = 256  # positions that the buffers of a cache grow by
 _SCALE_BYTES = 4  # of a scale, and of a bias, of keys and values in 8 bits
@@ -75,25 +79,22 @@ class Sizes:
         """Everything."""
         return self.attention + self.experts + self.lm_head + self.embedding
 
-    def resident(self, embedding: EmbeddingPlace) -> int:
-        """Without the embedding table if that stays on disk."""
-        return self.total - (self.embedding if embedding == "disk" else 0)
-
 
 @dataclass(frozen=True)
 class Use:
     """What the model is to be used for.
 
     context: tokens of a sequence; None: as many as the model knows. parallel: sequences at once,
-    each of them that long. cache_bytes: kept for prefixes beyond those sequences. kv_bits: 16, or 8
-    in groups of 64 with a scale and a bias. prefill_chunk: tokens of a prompt that go through the
-    layers together, as the engine is told.
+    each of them that long. cache_bytes: kept for prefixes beyond those sequences. embedding: where
+    the table stays; auto: on disk only if that gives more context, and in memory there is too
+    little (see COMFORTABLE_CONTEXT). kv_bits: 16, or 8 in groups of 64 with a scale and a bias.
+    prefill_chunk: tokens of a prompt that go through the layers together, as the engine is told.
     """
 
     context: int | None = None
     parallel: int = 1
     cache_bytes: int = 0
-    embedding: EmbeddingPlace = "memory"
+    embedding: EmbeddingChoice = "auto"
     kv_bits: Literal[16, 8] = 16
     prefill_chunk: int = 512
     on_gpu: bool = True
@@ -114,7 +115,8 @@ class Plan:
 
     lines: for `context` tokens, or if it is refused for the fewest there could be. wanted: the
     context that was asked for. context: the largest that fits up to that, 0 if refused. kv_budget:
-    what keys and values, living and kept for reuse, may take together.
+    what keys and values, living and kept for reuse, may take together. embedding: where it is to
+    stay.
     """
 
     lines: tuple[Line, ...]
@@ -123,6 +125,7 @@ class Plan:
     wanted: int
     context: int
     kv_budget: int
+    embedding: EmbeddingPlace
     remedies: tuple[str, ...]
 
     @property
@@ -172,6 +175,7 @@ def make_plan(config: ModelConfig, sizes: Sizes, ceiling: Ceiling, use: Use | No
         raise UsageError(f"the context must lie in 1..{longest:,} tokens, the model's own")
     if min(case.use.parallel, case.use.prefill_chunk) < 1 or case.use.cache_bytes < 0:
         raise UsageError("memory is planned for at least one sequence, and for no negative cache")
+    case, place = _placed(case)
     context = case.largest_context()
     lines = tuple(case.lines(context or min(case.wanted, MINIMUM_CONTEXT)))
     smaller: Verdict = "smaller context" if context else "refused"
@@ -179,10 +183,22 @@ def make_plan(config: ModelConfig, sizes: Sizes, ceiling: Ceiling, use: Use | No
     fixed = sum(line.nbytes for line in lines if line.name not in _KV_LINES)
     budget = ceiling.nbytes - fixed if context else 0
     remedies = tuple(_remedies(case, context))
-    return Plan(lines, ceiling, verdict, case.wanted, context, budget, remedies)
+    return Plan(lines, ceiling, verdict, case.wanted, context, budget, place, remedies)
 
 
 _KV_LINES = ("KV cache", "prefix cache")
+
+
+def _placed(case: _Case) -> tuple[_Case, EmbeddingPlace]:
+    """The case with its embedding where it was asked for, or is best."""
+    if case.use.embedding != "auto":
+        return case, case.use.embedding
+    in_memory, on_disk = _used(embedding="memory")(case), _used(embedding="disk")(case)
+    enough = case.use.context or min(case.wanted, COMFORTABLE_CONTEXT)
+    context = in_memory.largest_context()
+    if context and (context >= enough or context == on_disk.largest_context()):
+        return in_memory, "memory"
+    return on_disk, "disk"
 
 
 @dataclass(frozen=True)
@@ -214,8 +230,9 @@ class _Case:
 
     def lines(self, context: int) -> Iterator[Line]:
         use, sizes = self.use, self.sizes
-        note = f"experts {_gib(sizes.experts)}" + ", embedding on disk" * (use.embedding == "disk")
-        yield Line("weights", sizes.resident(use.embedding), note)
+        on_disk = use.embedding == "disk"
+        note = f"experts {_gib(sizes.experts)}" + ", embedding on disk" * on_disk
+        yield Line("weights", sizes.total - sizes.embedding * on_disk, note)
         chunk = min(use.prefill_chunk, context)
         kept = math.ceil(context / _GROWTH) * _GROWTH
         kv = use.parallel * (kept * self._token_bytes() + self._window_bytes(_WINDOW_ROOM + chunk))

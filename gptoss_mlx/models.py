@@ -61,8 +61,7 @@ def load(name: str | Path, *, dtype: mx.Dtype | None = None, use: Use | None = N
         _log.warning("%s", plan.summary)
     set_limits(plan.ceiling)
     check.ensure()
-    on_disk = use is not None and use.embedding == "disk"
-    model = load_model(folder, dtype, embedding_on_disk=on_disk)
+    model = load_model(folder, dtype, embedding_on_disk=plan.embedding == "disk")
     check.confirm(lambda: _first_steps(model))
     return model
 

@@ -112,4 +112,7 @@ def test_how_it_is_run() -> None:
     """As recommended, but for what was said on the command line."""
     variant = Variant("q4", "disk", 8)
     found = Recommendation("20b", variant, 4096, "because")
-    assert _merged(EngineOptions(context=99), found) == EngineOptions(99, "disk", 8)
+    assert _merged(EngineOptions(context=99), found) == EngineOptions(99, kv_bits=8)
+    assert _merged(EngineOptions(), replace(found, variant=Variant("q8"))) == EngineOptions()
+    given = EngineOptions(embedding="memory", kv_bits=8)
+    assert _merged(given, replace(found, variant=Variant("q8", "disk"))) == given

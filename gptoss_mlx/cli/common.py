@@ -19,7 +19,7 @@ from gptoss_mlx.errors import UsageError
 if TYPE_CHECKING:
     from gptoss_mlx.chat import Turn
     from gptoss_mlx.engine import Engine
-    from gptoss_mlx.memory import EmbeddingPlace
+    from gptoss_mlx.memory import EmbeddingChoice
     from gptoss_mlx.segment import KVBits
     from gptoss_mlx.sequence import SpeculationMode
     from gptoss_mlx.terminal.view import View
@@ -28,21 +28,26 @@ if TYPE_CHECKING:
 __all__ = [
     "EngineOptions",
     "complete_installed",
+    "complete_model",
     "debug_option",
     "debugging",
+    "embedding_option",
     "engine_options",
+    "kv_bits_option",
     "model_option",
     "open_engine",
     "open_view",
     "reasoning_option",
     "require_model",
     "sampling_options",
+    "show_passing",
     "stats_line",
     "styled",
     "system_option",
 ]
 
 _DEBUG_VARIABLE = "GPTOSS_MLX_DEBUG"
+_CLEAR_LINE = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 
 
 def _set_debug(_: click.Context, __: click.Parameter, value: bool) -> None:
@@ -68,9 +73,10 @@ def complete_installed(
     return [CompletionItem(m.name) for m in installed() if m.name.startswith(typed)]
 
 
-def _complete_model(
+def complete_model(
     context: click.Context, parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[str]]:
+    """The short names of models, those that are installed, and folders."""
     short = [CompletionItem(name) for name in ("20b", "120b", "demo") if name.startswith(typed)]
     names = complete_installed(context, parameter, typed)
     return [*short, *names, CompletionItem(typed, type="dir")]
@@ -81,7 +87,7 @@ model_option = click.option(
     "--model",
     envvar="GPTOSS_MLX_MODEL",
     metavar="NAME|PATH",
-    shell_complete=_complete_model,
+    shell_complete=complete_model,
     help="20b, 120b, demo, a name that `models` lists, or the folder of a converted checkpoint; by "
     "default the one installed last.  [env: GPTOSS_MLX_MODEL]",
 )
@@ -133,10 +139,31 @@ class EngineOptions:
     """How the engine of a command is to run; None and the defaults leave it to the memory plan."""
 
     context: int | None = None
-    embedding: EmbeddingPlace = "memory"
+    embedding: EmbeddingChoice = "auto"
     kv_bits: KVBits = 16
     prompt_cache: Path | None = None
     speculation: SpeculationMode = "off"
+
+
+def _to_number(_: click.Context, __: click.Parameter, choice: str) -> int:
+    return int(choice)
+
+
+embedding_option = click.option(
+    "--embedding",
+    type=click.Choice(["auto", "memory", "disk"]),
+    default="auto",
+    show_default=True,
+    help="Where the embedding table stays; auto: on disk where memory is short.",
+)
+kv_bits_option = click.option(
+    "--kv-bits",
+    type=click.Choice(["16", "8"]),
+    default="16",
+    show_default=True,
+    callback=_to_number,
+    help="Of a number in the context's cache; 8 takes about half the memory.",
+)
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -145,14 +172,13 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(
         context: int | None,
-        embedding: EmbeddingPlace,
-        kv_bits: str,
+        embedding: EmbeddingChoice,
+        kv_bits: KVBits,
         prompt_cache: Path | None,
         speculation: SpeculationMode,
         **rest: Any,
     ) -> None:
-        bits: KVBits = 8 if kv_bits == "8" else 16
-        engine = EngineOptions(context, embedding, bits, prompt_cache, speculation)
+        engine = EngineOptions(context, embedding, kv_bits, prompt_cache, speculation)
         command(engine=engine, **rest)
 
     options = [
@@ -162,20 +188,8 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="TOKENS",
             help="Of prompt and answer together; by default as many as fit into memory.",
         ),
-        click.option(
-            "--embedding",
-            type=click.Choice(["memory", "disk"]),
-            default="memory",
-            show_default=True,
-            help="Where the embedding table stays; on disk it takes no memory.",
-        ),
-        click.option(
-            "--kv-bits",
-            type=click.Choice(["16", "8"]),
-            default="16",
-            show_default=True,
-            help="Of a number in the context's cache; 8 takes about half the memory.",
-        ),
+        embedding_option,
+        kv_bits_option,
         click.option(
             "--prompt-cache",
             type=click.Path(file_okay=False, path_type=Path),
@@ -195,8 +209,12 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def require_model(name: str | None) -> str:
+def require_model(name: str | None, demo: str = "--model demo") -> str:
     """The model's name; if none was given, that of the one installed last.
+
+    Args:
+        name: as it was given.
+        demo: how the command is told to take the demo.
 
     Raises:
         UsageError: none was given and none is installed, or an empty one was.
@@ -214,7 +232,7 @@ def require_model(name: str | None) -> str:
         return model.name
     raise UsageError(
         "no model given and none installed: `gptoss-mlx download 20b --convert` installs one; "
-        "--model demo works now, without a download"
+        f"{demo} works now, without a download"
     )
 
 
@@ -265,6 +283,13 @@ def stats_line(turn: Turn) -> str:
 def debugging() -> bool:
     """Whether tracebacks are wanted."""
     return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def show_passing(what: str | None) -> None:
+    """What is being done, in a line that vanishes; only where stderr is a terminal."""
+    if styled(sys.stderr):
+        text = f"{what} ..." if what else ""
+        click.secho(_CLEAR_LINE + text, nl=False, err=True, dim=True)
 
 
 def styled(stream: TextIO) -> bool:

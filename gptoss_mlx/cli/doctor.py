@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptoss_mlx.cli.common import debug_option, styled
+from gptoss_mlx.cli.common import debug_option, show_passing, styled
 
 if TYPE_CHECKING:
     from gptoss_mlx.doctor import Finding, Level
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_CLEAR_LINE = "\r\x1b[K"  # to the start of the terminal's line, and erase it
 _TABLE_WIDTH = 100
 _COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -54,7 +53,7 @@ def doctor(deep: bool, online: bool, as_json: bool) -> int:
 def _findings(*, deep: bool, online: bool) -> Iterator[Finding]:
     from gptoss_mlx import doctor as checks
 
-    models = partial(checks.check_models, deep=deep, on_progress=_progress)
+    models = partial(checks.check_models, deep=deep, on_progress=show_passing)
     yield from checks.examine("system", checks.check_system)
     yield from checks.examine("packages", checks.check_packages)
     yield from checks.examine("device", checks.check_device)
@@ -67,14 +66,7 @@ def _findings(*, deep: bool, online: bool) -> Iterator[Finding]:
     yield from checks.examine("variables", checks.check_variables)
     if online:
         yield from checks.examine("Hub", checks.check_hub)
-    yield from checks.examine("kernels", partial(checks.check_kernels, _progress))
-
-
-def _progress(what: str | None) -> None:
-    """What is being done, in a line that vanishes; only where stderr is a terminal."""
-    if styled(sys.stderr):
-        text = f"{what} ..." if what else ""
-        click.secho(_CLEAR_LINE + text, nl=False, err=True, dim=True)
+    yield from checks.examine("kernels", partial(checks.check_kernels, show_passing))
 
 
 def _show(finding: Finding) -> None:

@@ -70,10 +70,4 @@ def _description(found: Recommendation) -> list[str]:
 def _merged(engine: EngineOptions, found: Recommendation) -> EngineOptions:
     """What was said on the command line counts; the rest is as recommended."""
     assert found.variant is not None
-    defaults = EngineOptions()
-    embedding, kv_bits = found.variant.embedding, found.variant.kv_bits
-    return replace(
-        engine,
-        embedding=embedding if engine.embedding == defaults.embedding else engine.embedding,
-        kv_bits=kv_bits if engine.kv_bits == defaults.kv_bits else engine.kv_bits,
-    )
+    return replace(engine, kv_bits=min(engine.kv_bits, found.variant.kv_bits))

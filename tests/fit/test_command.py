@@ -82,7 +82,7 @@ def test_the_commands_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
     """They name the variant, the context if one was asked for, and serve for several at once."""
     assert run(["fit", "20b", "--memory", "16", "--context", "5000"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "gptoss-mlx chat --model 20b --embedding disk --context 5000" in lines
+    assert "gptoss-mlx chat --model 20b --context 5000" in lines
     assert run(["fit", "20b", "--memory", "36", "--parallel", "3"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "gptoss-mlx serve --model 20b --parallel 3" in lines

@@ -30,7 +30,7 @@ from gptoss_mlx.fit import (
     speed,
     this_machine,
 )
-from gptoss_mlx.memory import sizes_of
+from gptoss_mlx.memory import Use, make_plan, sizes_of
 
 GIB = 1 << 30
 
@@ -108,7 +108,7 @@ def test_many_chips_are_a_range() -> None:
 def test_every_variant_is_there() -> None:
     """Three formats, two places, two widths; each with the options that chat takes."""
     assert len(set(VARIANTS)) == 12
-    assert Variant("q4", "disk", 8).options == ("--embedding", "disk", "--kv-bits", "8")
+    assert Variant("q4", "disk", 8).options == ("--kv-bits", "8")
     assert Variant("bf16").options == ()
 
 
@@ -241,16 +241,29 @@ def test_conversions_that_fit_with_the_right_settings() -> None:
 @pytest.mark.parametrize(
     ("gib", "dense", "options"),
     [
-        (10.7, "q4", ("--embedding", "disk", "--kv-bits", "8")),
-        (11.84, "q8", ("--embedding", "disk")),
+        (10.7, "q4", ("--kv-bits", "8")),
+        (11.84, "q8", ()),
         (16, "q8", ()),
-        (12.5, "bf16", ("--embedding", "disk", "--kv-bits", "8")),
+        (12.5, "bf16", ("--kv-bits", "8")),
         (5, "q8", ()),
     ],
 )
 def test_options_for_a_conversion(gib: float, dense: Dense, options: tuple[str, ...]) -> None:
     """No more than is needed for enough context; none where none would help."""
     assert options_for(MODELS["20b"], dense, _machine(gib)) == options
+
+
+@pytest.mark.parametrize("gib", [10.7, 11.3, 11.84, 12.2, 12.5, 13, 16])
+@pytest.mark.parametrize("context", [None, 8192, 40_000])
+def test_what_is_told_is_what_is_recommended(gib: float, context: int | None) -> None:
+    """With the options of the best variant the embedding finds the place that it has there."""
+    machine = _machine(gib)
+    best = recommend(["20b"], machine, Wish(context))
+    assert best.variant is not None
+    sizes = sizes_of(MODELS["20b"], best.variant.dense)
+    use = Use(context and min(context, best.context), kv_bits=best.variant.kv_bits)
+    plan = make_plan(MODELS["20b"], sizes, machine.ceiling, use)
+    assert (plan.embedding, plan.context) == (best.variant.embedding, best.context)
 
 
 def test_on_a_cpu_more_is_needed() -> None:

@@ -123,7 +123,8 @@ def test_commands_refuse_it(
     variant = out[-1]
     folder = str(converted["20b", variant.dense])
     for command in (["chat", "Hi"], ["generate", "Hi"], ["serve", "--port", "0"]):
-        assert run([*command, "--model", folder, *variant.options]) == 1
+        place = ["--embedding", variant.embedding]
+        assert run([*command, "--model", folder, *variant.options, *place]) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("Error: the model needs ")
         assert VARIABLE in error
