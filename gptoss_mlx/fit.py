@@ -49,6 +49,7 @@ __all__ = [
     "Wish",
     "a_mac",
     "check_conversion",
+    "check_weights",
     "decode_bytes",
     "fit",
     "options_for",
@@ -292,6 +293,24 @@ def check_conversion(config: ModelConfig, dense: Dense, machine: Machine | None 
     plan = make_plan(config, sizes, machine.ceiling, use)
     if plan.verdict == "refused":
         raise MemoryPlanError(f"converted to {dense}, {plan.summary}")
+
+
+def check_weights(nbytes: int, machine: Machine | None = None) -> None:
+    """See to it that a checkpoint of which only the size is known may be used here.
+
+    What is certain: its weights must fit, but for an embedding table, which may stay on disk.
+
+    Raises:
+        MemoryPlanError: they cannot.
+        UsageError: GPTOSS_MLX_MEMORY is no size.
+    """
+    ceiling = (machine or this_machine()).ceiling
+    least = nbytes - sizes_of(GPT_OSS_20B, "bf16").embedding
+    if least > ceiling.nbytes:
+        raise MemoryPlanError(
+            f"the weights alone take {least / 2**30:.2f} GiB, and there are "
+            f"{ceiling.nbytes / 2**30:.2f} GiB ({ceiling.source}): `gptoss-mlx fit` shows what fits"
+        )
 
 
 def options_for(

@@ -21,7 +21,7 @@ from gptoss_mlx.convert.names import source_tensors
 from gptoss_mlx.convert.published import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_mlx.convert.reader import find_files
 from gptoss_mlx.errors import MemoryPlanError, UsageError
-from gptoss_mlx.fit import check_conversion
+from gptoss_mlx.fit import check_conversion, check_weights
 from gptoss_mlx.hub import (
     Hub,
     Manifest,
@@ -97,7 +97,7 @@ def install(order: Order, on: Observer, hub: Hub | None = None) -> Outcome:
         UsageError: the order makes no sense.
         HubError: the files cannot be had.
         DiskError: they would not fit on the disk, or cannot be written.
-        MemoryPlanError: the conversion would not fit into this machine's memory.
+        MemoryPlanError: it would not fit into this machine's memory.
         CheckpointError: the files are not what can be converted.
     """
     hub = hub or Hub()
@@ -157,15 +157,23 @@ def _stem(repo: str, revision: str) -> str:
 
 def _check(hub: Hub, manifest: Manifest, order: Order) -> int:
     """See to it that memory and disks suffice; returns the bytes that are still to come."""
+    if not order.elsewhere:
+        _check_memory(manifest, order)
     converts = order.converts and manifest.source != "mlx"
-    if converts and not order.elsewhere and (config := _published(manifest)):
-        try:
-            check_conversion(config, order.dense)
-        except MemoryPlanError as error:
-            raise MemoryPlanError(f"{error}; for another machine, pass --elsewhere") from None
     missing = missing_bytes(hub, manifest, order.folder)
     check_space(_needs(hub, manifest, order, missing, converts=converts))
     return missing
+
+
+def _check_memory(manifest: Manifest, order: Order) -> None:
+    """Spare people a download that could not be loaded here, whatever is made of it."""
+    try:
+        if manifest.source == "mlx":
+            check_weights(manifest.weights_bytes)
+        elif config := _published(manifest):
+            check_conversion(config, order.dense if order.converts else "q4")
+    except MemoryPlanError as error:
+        raise MemoryPlanError(f"{error}; for another machine, pass --elsewhere") from None
 
 
 def _needs(

@@ -224,17 +224,17 @@ def published(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     return hub
 
 
+def _with_20_gb_free(_: object) -> SimpleNamespace:
+    return SimpleNamespace(free=20 * 10**9)
+
+
 @pytest.mark.parametrize(("dense", "gigabytes"), [("q8", "12.1"), ("bf16", "13.8")])
 def test_space_for_both(
     published: Hub, monkeypatch: pytest.MonkeyPatch, dense: str, gigabytes: str
 ) -> None:
     """Download and conversion must fit together, before a byte is fetched."""
     monkeypatch.setenv("GPTOSS_MLX_MEMORY", "64GiB")
-
-    def with_free(_: object) -> SimpleNamespace:
-        return SimpleNamespace(free=20 * 10**9)
-
-    monkeypatch.setattr(shutil, "disk_usage", with_free)
+    monkeypatch.setattr(shutil, "disk_usage", _with_20_gb_free)
     order = Order("20b", converts=True, dense=json.loads(f'"{dense}"'))
     expected = rf"13\.8 GB for the download, {gigabytes} GB for the conversion, and 20\.0 GB free"
     with pytest.raises(DiskError, match=expected):
@@ -247,8 +247,24 @@ def test_memory_is_checked(published: Hub, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("GPTOSS_MLX_MEMORY", "8GiB")
     with pytest.raises(MemoryPlanError, match="for another machine, pass --elsewhere"):
         install(Order("20b", converts=True), Seen(), published)
+    with pytest.raises(MemoryPlanError, match="converted to q4"):  # of which least is needed
+        install(Order("20b"), Seen(), published)
     with pytest.raises(HubError):  # the memory is no matter; but nobody has these files
         install(Order("20b", converts=True, elsewhere=True), Seen(), published)
+
+
+def test_memory_for_a_ready_made_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which only the size is known: what could never be loaded is refused."""
+    files = (RemoteFile("config.json", 400, None), RemoteFile("m.safetensors", 63 * 10**9, None))
+    manifest = Manifest("mlx-community/gpt-oss-120b-MXFP4-Q8", "main", "c" * 40, "mlx", files)
+    monkeypatch.setattr(installation, "read_manifest", lambda *_: manifest)  # pyright: ignore
+    monkeypatch.setenv("GPTOSS_MLX_MEMORY", "57GiB")
+    with pytest.raises(MemoryPlanError, match=r"57\.\d+ GiB.* there are 57\.00 .*--elsewhere"):
+        install(Order(manifest.repo), Seen(), hub)
+    monkeypatch.setenv("GPTOSS_MLX_MEMORY", "58GiB")
+    monkeypatch.setattr(shutil, "disk_usage", _with_20_gb_free)
+    with pytest.raises(DiskError, match=r"63\.0 GB for the download"):  # the next check
+        install(Order(manifest.repo), Seen(), hub)
 
 
 @pytest.mark.parametrize(
