@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses logical --dist loadfile  # a process for each core
 NPM := $(CURDIR)/.venv/npm/node_modules/.bin
 
-.PHONY: chat test clients soak fuzz schemathesis kernels parity lint bench clean
+.PHONY: chat test clients soak fuzz schemathesis kernels install-20b parity lint bench clean
 
 chat: .venv/installed  ## talk to the embedded demo model
 	$(BIN)/gptoss-mlx chat --model demo
@@ -29,6 +29,9 @@ schemathesis: .venv/test  ## thousands of made-up requests to every route: ten m
 kernels: .venv/test  ## the Metal kernels at full size, on the CPU: an hour or two, and a table
 	$(BIN)/python -m pytest -q -s tests/metal/full_size.py
 
+install-20b: .venv/test  ## a whole random 20b from a Hub here, killed and gone on with: 40 GB of disk
+	$(BIN)/python -m pytest -q -s tests/hub/full_size.py
+
 parity: .venv/parity  ## the live comparison with OpenAI's torch reference and transformers
 	$(BIN)/python -m pytest tests/parity
 
@@ -37,8 +40,8 @@ lint: .venv/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: .venv/installed  ## what the embedded demo does here; benchmarks/README.md has the larger ones
-	$(BIN)/python benchmarks/decode.py demo
+bench: .venv/installed  ## how fast the embedded demo is here
+	$(BIN)/gptoss-mlx bench demo
 
 clean:
 	rm -rf .venv build dist *.egg-info

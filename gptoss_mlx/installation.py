@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from gptoss_mlx import library
-from gptoss_mlx.config import ModelConfig
+from gptoss_mlx.config import ModelConfig, read_config_file
 from gptoss_mlx.convert import Dense, convert
 from gptoss_mlx.convert.conversion import target_tensors
 from gptoss_mlx.convert.names import source_tensors
 from gptoss_mlx.convert.published import GPT_OSS_20B, GPT_OSS_120B
 from gptoss_mlx.convert.reader import find_files
-from gptoss_mlx.errors import MemoryPlanError, UsageError
+from gptoss_mlx.errors import CheckpointError, DiskError, HubError, MemoryPlanError, UsageError
 from gptoss_mlx.fit import check_conversion, check_weights
 from gptoss_mlx.hub import (
     Hub,
@@ -35,7 +35,7 @@ from gptoss_mlx.hub import (
     read_manifest,
 )
 
-__all__ = ["Observer", "Order", "Outcome", "install", "repository"]
+__all__ = ["Observer", "Order", "Outcome", "check_room", "install", "repository"]
 
 _PUBLISHED = (GPT_OSS_20B, GPT_OSS_120B)
 _SHORT_NAMES = ("20b", "120b")
@@ -103,30 +103,98 @@ def install(order: Order, on: Observer, hub: Hub | None = None) -> Outcome:
     hub = hub or Hub()
     repo, source = repository(order.model, order.source, order.dense)
     stem = _stem(repo, order.revision)
-    converted = f"{stem}-{order.dense}"
-    if order.converts and (there := library.find(converted)):
-        return Outcome(converted, there, is_ready=True, was_there=True)
-    manifest = read_manifest(hub, repo, order.revision, source)
-    name = stem if manifest.source == "mlx" else f"{stem}-{manifest.source}"
-    missing = _check(hub, manifest, order)
-    on.planned(manifest, missing)
-    if missing:  # from now on it is listed, and can be removed
-        library.link(name, place_of(hub, manifest, order.folder))
-    folder = download(hub, manifest, on, order.folder)
-    find_files(folder)  # a cache may hold a part of the shards, and nobody be there to be asked
-    if library.is_ready(folder):
-        library.link(name, folder)
-        return Outcome(name, folder, is_ready=True)
-    is_listed = library.find(name) is not None
-    if not order.converts:
-        return Outcome(name if is_listed else None, folder, is_ready=False)
-    target = library.folder_of(converted)
-    convert(folder, target, dense=order.dense, on_progress=on.converting)
-    # what was in the cache before this or an earlier order is others', too
-    removed = is_listed and not order.keeps_original and order.folder is None
-    if removed:
-        library.remove(library.get(name))
-    return Outcome(converted, target, is_ready=True, converted=True, removed=removed)
+    with library.only_one(stem):
+        return _Installation(order, on, hub, repo, source, stem).run()
+
+
+@dataclass(frozen=True)
+class _Installation:
+    """An order that is carried out, and by which names its parts go."""
+
+    order: Order
+    on: Observer
+    hub: Hub
+    repo: str
+    source: Source | None
+    stem: str
+
+    @property
+    def converted(self) -> str:
+        return f"{self.stem}-{self.order.dense}"
+
+    def run(self) -> Outcome:
+        if self.order.converts and (there := library.find(self.converted)):
+            problem = library.problem_of(library.get(self.converted))
+            if problem is None:
+                return Outcome(self.converted, there, is_ready=True, was_there=True)
+            self.on.note(f"{self.converted} is damaged ({problem}): installing it anew.")
+        manifest = read_manifest(self.hub, self.repo, self.order.revision, self.source)
+        name = self.stem if manifest.source == "mlx" else f"{self.stem}-{manifest.source}"
+        folder = self._bring(manifest, name)
+        if library.is_ready(folder):
+            library.link(name, folder)
+            return Outcome(name, folder, is_ready=True)
+        is_listed = _leads_to(name, folder)
+        if not self.order.converts:
+            return Outcome(name if is_listed else None, folder, is_ready=False)
+        target = self._convert(folder)
+        # what was in the cache before this or an earlier order is others', too
+        may_go = is_listed and self.order.folder is None and not self.order.keeps_original
+        removed = may_go and self._remove(name)
+        return Outcome(self.converted, target, is_ready=True, converted=True, removed=removed)
+
+    def _bring(self, manifest: Manifest, name: str) -> Path:
+        """Download it, and from the beginning have it listed, so that it can be removed."""
+        place = place_of(self.hub, manifest, self.order.folder)
+        missing = _check(self.hub, manifest, self.order)
+        self.on.planned(manifest, missing)
+        self._check_config(manifest)
+        # of an original in a folder of the user's, a second one need not have a name
+        needs_name = self.order.folder is None or library.is_ready(place)
+        is_named = missing > 0 and (needs_name or library.find(name) is None)
+        old = library.check_link(name, place) if is_named else None
+        if is_named and old is None:
+            library.link(name, place)
+        download(self.hub, manifest, self.on, self.order.folder)
+        find_files(place)  # a cache may hold a part of the shards, and nobody be there to be asked
+        if old is not None and old != place:
+            library.link(name, place)
+            library.remove_unnamed(old)  # the commit before
+        return place
+
+    def _check_config(self, manifest: Manifest) -> None:
+        """Before the weights are fetched: whether it is a gpt-oss, and what was asked for."""
+        first = replace(manifest, files=(manifest.config,))
+        folder = download(self.hub, first, self.on, self.order.folder)
+        try:
+            ModelConfig.from_dict(read_config_file(folder / "config.json"), allow_unknown=True)
+        except CheckpointError as error:
+            raise HubError(f"{self.repo} holds no gpt-oss model: {error}") from error
+        if manifest.source == "mlx" and not library.is_ready(folder):
+            raise HubError(
+                f"{self.repo} holds no MLX conversion: leave --source out, or name a repository "
+                "such as mlx-community/gpt-oss-20b-MXFP4-Q8"
+            )
+
+    def _convert(self, folder: Path) -> Path:
+        target = library.folder_of(self.converted)
+        if target.exists():
+            library.remove(library.get(self.converted))  # it is damaged
+        convert(folder, target, dense=self.order.dense, on_progress=self.on.converting)
+        return target
+
+    def _remove(self, name: str) -> bool:
+        """Remove the original; returns whether it is gone: the conversion is there all the same."""
+        try:
+            return library.remove(library.get(name))
+        except DiskError as error:
+            self.on.note(f"The original stays: {error}")
+            return False
+
+
+def _leads_to(name: str, folder: Path) -> bool:
+    entry = library.find(name)
+    return entry is not None and entry.is_symlink() and entry.readlink() == folder.absolute()
 
 
 def repository(model: str, source: Source | None, dense: Dense) -> tuple[str, Source | None]:
@@ -135,6 +203,9 @@ def repository(model: str, source: Source | None, dense: Dense) -> tuple[str, So
     Raises:
         UsageError: the name stands for none.
     """
+    model = model.removeprefix("https://huggingface.co/")
+    if model.lower().removeprefix("gpt-oss-") in _SHORT_NAMES:
+        model = model.lower().removeprefix("gpt-oss-")
     if model not in _SHORT_NAMES:
         if model.count("/") != 1:
             raise UsageError(
@@ -147,6 +218,20 @@ def repository(model: str, source: Source | None, dense: Dense) -> tuple[str, So
     if dense == "bf16":
         raise UsageError("--source mlx is there for --dense q8 and q4: convert for bf16")
     return f"mlx-community/gpt-oss-{model}-MXFP4-{dense.upper()}", source
+
+
+def check_room(download_bytes: int, converted_bytes: int) -> None:
+    """See to it that there is room for a download in the shared cache, and its conversion.
+
+    Raises:
+        DiskError: there is not.
+    """
+    check_space(
+        [
+            Need("the download", Hub().cache, download_bytes),
+            Need("the conversion", library.models_folder(), converted_bytes),
+        ]
+    )
 
 
 def _stem(repo: str, revision: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,8 +51,13 @@ def fake(server: FakeHub, source: Path, tmp_path: Path, monkeypatch: pytest.Monk
     port = server.port
     FakeHub.__init__(server)
     server.port = port
-    server.repositories["a/large"] = Repository({"original/config.json": b"{}", WEIGHTS: BIG})
+    config = (source / "config.json").read_bytes()
+    server.repositories["a/large"] = Repository({"original/config.json": config, WEIGHTS: BIG})
     files = {f"original/{path.name}": path.read_bytes() for path in source.iterdir()}
+    other = b'{"model_type": "llama"}'
+    server.repositories["a/llama"] = Repository({"config.json": other, "model.safetensors": BIG})
+    top = {"config.json": config, "model.safetensors": BIG}
+    server.repositories["a/unconverted"] = Repository(top)
     server.repositories[REPO] = Repository({**files, "metal/model.bin": b"x"})
     settings = {
         "HF_ENDPOINT": server.url,
@@ -143,12 +149,12 @@ def test_from_nothing_to_a_model(call: Call, fake: FakeHub, tmp_path: Path) -> N
     assert f"original/{ONE_FILE}: whole, and as it should be" in err
     assert "metal/model.bin" not in fake.served
     _, out, _ = call("models")
-    assert out == f"gpt-oss-20b-q4   0.0 GB  q4  {folder}\n"
+    assert re.fullmatch(rf"gpt-oss-20b-q4   0\.\d MB  q4  {folder}\n", out)
     assert call("download", "20b", "--convert", "--dense", "q4")[1] == (
         f"gpt-oss-20b-q4 is installed already, at {folder}.\n"
     )
     code, out, _ = call("rm", "--yes", "gpt-oss-20b-q4")
-    assert out == f"gpt-oss-20b-q4 is removed (0.0 GB, {folder}).\n"
+    assert re.fullmatch(rf"gpt-oss-20b-q4 is removed \(0\.\d MB, {folder}\)\.\n", out)
     assert call("models") == (0, "", "No model is installed: gptoss-mlx download 20b --convert\n")
 
 
@@ -186,6 +192,8 @@ def test_a_ready_made_one(call: Call, fake: FakeHub, tmp_path: Path) -> None:
         (("nobody/nothing",), 1, "has no repository nobody/nothing"),
         (("20b", "--revision", "v9"), 1, "openai/gpt-oss-20b has no revision 'v9'"),
         (("20b", "--dir", ""), 2, "--dir is empty"),
+        (("20b", "--revision", ""), 2, "--revision is empty"),
+        ((REPO, "--source", "mlx"), 1, "openai/gpt-oss-20b has at its top no config.json"),
     ],
 )
 def test_one_clear_line(call: Call, arguments: tuple[str, ...], code: int, expected: str) -> None:
@@ -194,6 +202,24 @@ def test_one_clear_line(call: Call, arguments: tuple[str, ...], code: int, expec
     assert (found, out) == (code, "")
     assert expected in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("a/llama",), "Error: a/llama holds no gpt-oss model: config.json"),
+        (("a/unconverted", "--source", "mlx"), "Error: a/unconverted holds no MLX conversion: "),
+    ],
+)
+def test_what_is_something_else(
+    call: Call, fake: FakeHub, arguments: tuple[str, ...], expected: str
+) -> None:
+    """It is found out before the weights come."""
+    code, _, err = call("download", *arguments)
+    assert code == 1
+    assert err.splitlines()[-1].startswith(expected)
+    assert not fake.served
+    assert call("models")[1] == ""
 
 
 def test_only_its_own_lines(call: Call, fake: FakeHub) -> None:
@@ -265,9 +291,10 @@ def test_rm_asks(call: Call) -> None:
     """On a terminal; without a yes nothing is removed. Elsewhere --yes must be passed."""
     assert call("download", "20b", "--convert")[0] == 0
     terminal = Terminal("rm", "gpt-oss-20b-q8")
-    terminal.wait_for("Remove gpt-oss-20b-q8 (0.0 GB")
+    terminal.wait_for("Remove gpt-oss-20b-q8 (0.")
     terminal.type("n\r")
-    assert terminal.exit_code() == 130
+    terminal.wait_for("gpt-oss-20b-q8 stays.")
+    assert terminal.exit_code() == 0
     assert "gpt-oss-20b-q8" in call("models")[1]
     with open(os.devnull) as nothing, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123
         patch.setattr(sys, "stdin", nothing)

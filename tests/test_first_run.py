@@ -71,6 +71,23 @@ def test_no(fake: FakeHub, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--context", "999999"), "the context must lie in 1..131,072 tokens"),
+        (("--tools", "nonsense"), "nonsense"),
+        (("--schema", __file__), "test_first_run.py holds no JSON schema"),
+    ],
+)
+def test_what_is_wrong_comes_first(fake: FakeHub, arguments: tuple[str, ...], error: str) -> None:
+    """Nobody downloads a model to be told then that the command is wrong."""
+    terminal = Terminal("chat", *arguments)
+    terminal.wait_for("Error: ")
+    terminal.wait_for(error)
+    assert terminal.exit_code() == 2
+    assert not fake.requests
+
+
 @pytest.mark.slow
 def test_yes(tmp_path: Path) -> None:
     """It is downloaded, converted, and the conversation begins; the next one needs no name."""

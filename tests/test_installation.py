@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from gptoss_mlx.errors import (
     MissingFileError,
     UsageError,
 )
-from gptoss_mlx.hub import Hub, Manifest, RemoteFile
+from gptoss_mlx.hub import Hub, Manifest, RemoteFile, cache
 from gptoss_mlx.installation import Order, install, repository
 from gptoss_mlx.weights import read_checkpoint
 
@@ -150,6 +151,47 @@ def _interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_damaged_model_is_installed_anew(hub: Hub) -> None:
+    """By the same command; also where only an empty folder is left of it."""
+    folder = install(Order("20b", converts=True), Seen(), hub).folder
+    for damage in (_cut, _empty):
+        damage(folder)
+        seen = Seen()
+        outcome = install(Order("20b", converts=True), seen, hub)
+        assert outcome.converted
+        assert seen.notes[0].startswith("gpt-oss-20b-q8 is damaged (")
+        read_checkpoint(folder)
+
+
+def _cut(folder: Path) -> None:
+    os.truncate(next(folder.glob("*.safetensors")), 99)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def test_an_original_that_cannot_be_removed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conversion is installed all the same."""
+
+    def fail(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache, "remove", fail)
+    seen = Seen()
+    outcome = install(Order("20b", converts=True), seen, hub)
+    assert (outcome.model, outcome.removed) == ("gpt-oss-20b-q8", False)
+    assert "The original stays: " in seen.notes[-1]
+    assert names() == ["gpt-oss-20b-original", "gpt-oss-20b-q8"]
+
+
+def test_nobody_else_meanwhile(hub: Hub) -> None:
+    """Two orders for one repository, whatever they make of it, do not meet."""
+    with library.only_one("gpt-oss-20b"), pytest.raises(UsageError, match="wait for it"):
+        install(Order("20b", converts=True, dense="q4"), Seen(), hub)
+
+
 def test_an_interrupted_download_is_listed(hub: Hub, fake: FakeHub) -> None:
     """What has come can be seen, and removed with all its parts."""
     fake.faults.statuses = [500] * 9
@@ -158,6 +200,7 @@ def test_an_interrupted_download_is_listed(hub: Hub, fake: FakeHub) -> None:
     model = library.get("gpt-oss-20b-original")
     assert library.problem_of(model)
     assert not model.is_ready
+    assert model.nbytes > 0  # of which the config is a part
     assert library.remove(model)
     assert not list(hub.cache.rglob("*incomplete"))
     assert names() == []
@@ -189,6 +232,51 @@ def test_into_a_folder(hub: Hub, tmp_path: Path) -> None:
     assert not outcome.removed
     assert (folder / "original" / ONE_FILE).is_file()
     assert not hub.cache.exists()
+
+
+def test_a_copy_in_a_folder_besides(hub: Hub, tmp_path: Path) -> None:
+    """The one in the cache keeps its name, and is the one that is removed."""
+    install(Order("20b"), Seen(), hub)
+    install(Order("20b", folder=tmp_path / "here"), Seen(), hub)
+    (model,) = library.installed()
+    assert model.place.is_relative_to(hub.cache)
+    assert install(Order("20b", converts=True), Seen(), hub).removed
+    assert not list(hub.cache.glob("models--*"))
+    assert (tmp_path / "here" / "original" / ONE_FILE).is_file()
+
+
+def test_a_folder_with_other_files(hub: Hub, tmp_path: Path) -> None:
+    """They are not touched; nor may a name lead to two ready-made copies."""
+    (tmp_path / "config.json").write_text("mine")
+    repo = "mlx-community/gpt-oss-20b-MXFP4-Q8"
+    with pytest.raises(DiskError, match=r"config\.json is there already, and is not what"):
+        install(Order(repo, folder=tmp_path), Seen(), hub)
+    assert (tmp_path / "config.json").read_text() == "mine"
+    install(Order(repo), Seen(), hub)
+    with pytest.raises(UsageError, match="a model gpt-oss-20b-MXFP4-Q8 is there already, in "):
+        install(Order(repo, folder=tmp_path / "here"), Seen(), hub)
+
+
+def test_a_newer_commit(hub: Hub, fake: FakeHub) -> None:
+    """It takes the name, and the older one is removed, unless another name leads to it."""
+    repo = "mlx-community/gpt-oss-20b-MXFP4-Q8"
+    first = install(Order(repo), Seen(), hub).folder
+    named = install(Order(repo, "a" * 40), Seen(), hub)
+    assert named.folder == first
+    made = fake.repositories[repo].files
+    fake.repositories[repo] = Repository(
+        {**made, "config.json": bytes(made["config.json"]) + b" "}, "b" * 40, ("mlx",)
+    )
+    second = install(Order(repo), Seen(), hub).folder
+    assert library.locate(repo).readlink() == second != first
+    assert (first / "config.json").is_file()
+    assert named.model is not None
+    assert library.remove(library.get(named.model))
+    assert not first.exists()
+    read_checkpoint(second)
+    fake.repositories[repo] = Repository(made, "c" * 40, ("mlx",))
+    install(Order(repo), Seen(), hub)
+    assert not second.exists()
 
 
 def test_another_revision_has_another_name(hub: Hub, fake: FakeHub) -> None:

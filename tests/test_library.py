@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptoss_mlx import library
-from gptoss_mlx.errors import DiskError, UsageError
+from gptoss_mlx.errors import CheckpointError, DiskError, UsageError
 
 Q8 = {"group_size": 64, "bits": 8, "mode": "affine"}
 MXFP4 = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
@@ -74,11 +74,23 @@ def test_nothing_is_installed() -> None:
 
 
 def test_what_is_no_model_is_not_listed(make: Make, data: Path) -> None:
-    """Files, hidden folders and what convert is writing are left out."""
+    """Files, hidden folders and what convert is writing for another time are left out."""
     make("m")
     (data / "models" / ".m.gptoss-mlx-partial").mkdir()
     (data / "models" / "notes.txt").touch()
-    assert [model.name for model in library.installed()] == ["m"]
+    with library.only_one("m"):
+        assert [model.name for model in library.installed()] == ["m"]
+
+
+def test_what_a_killed_conversion_left(make: Make, data: Path) -> None:
+    """It can be seen and removed by the name it was to have, but not used."""
+    make(".m.gptoss-mlx-partial")
+    (model,) = library.installed()
+    assert (model.name, model.is_ready, model.nbytes > 100) == ("m", False, True)
+    assert library.find("m") is None
+    assert library.find("20b") is None
+    assert library.remove(library.get("m"))
+    assert list((data / "models").iterdir()) == []
 
 
 def test_incomplete_ones_are_listed(data: Path) -> None:
@@ -143,6 +155,9 @@ def test_names_of_repositories(make: Make, repo: str, name: str) -> None:
     assert library.stem_of(repo) == name
     assert library.find(repo) is None
     assert library.find(repo) is None
+    converted = make(f"{name}-q8", since=5)
+    make(f"{name}-q4", since=3)
+    assert library.find(repo) == converted
     folder = make(name)
     assert library.find(repo) == folder
 
@@ -159,10 +174,15 @@ def test_what_cannot_be_a_name(make: Make, name: str) -> None:
 
 
 def test_links(make: Make, tmp_path: Path) -> None:
-    """A name may lead elsewhere, and be led anew; but it replaces no model."""
+    """A name may lead elsewhere, and be led anew if that is gone; but it replaces no model."""
     library.link("m", tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"lies in .*/a, which is not there.* rm m forgets"):
+        library.locate("m")
     library.link("m", tmp_path / "b")
     assert library.get("m").place == tmp_path / "b"
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UsageError, match=r"a model m is there already, in .*/b: gptoss-mlx rm m"):
+        library.link("m", tmp_path / "a")
     make("real")
     with pytest.raises(UsageError, match="a model real is there already: gptoss-mlx rm real"):
         library.link("real", tmp_path / "a")
@@ -183,6 +203,15 @@ def test_removing_a_name(make: Make, data: Path, tmp_path: Path) -> None:
     assert not library.remove(library.get("m"))
     assert (folder / "model.safetensors").is_file()
     assert list((data / "models").iterdir()) == []
+
+
+def test_one_at_a_time() -> None:
+    """Nobody installs or removes what another one does; other models are no matter."""
+    busy = pytest.raises(UsageError, match="another gptoss-mlx is installing or removing m")
+    with library.only_one("m"), library.only_one("n"), busy, library.only_one("m"):
+        pass
+    with library.only_one("m"):
+        pass
 
 
 def test_removing_what_cannot_be(make: Make, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

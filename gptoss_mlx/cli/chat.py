@@ -163,6 +163,8 @@ def chat(context: click.Context, /, **options: Any) -> None:
     is_interactive = not is_asked_once and sys.stdin is not None and sys.stdin.isatty()
     name = choices.model or (earlier.model if earlier else choices.model)
     if name is None and is_interactive and is_first_run():
+        _read_schema(choices.schema)  # what is wrong shows before anything is downloaded
+        _doors(choices).open_tools(choices.tools).close()
         offered = offer(choices.engine)
         if offered is None:
             return
@@ -241,15 +243,8 @@ def _open_session(
     from gptoss_mlx.chat import Chat, Options
     from gptoss_mlx.terminal.approval import Approval
     from gptoss_mlx.terminal.session import Session
-    from gptoss_mlx.tools.opening import ToolOptions
-    from gptoss_mlx.tools.toolbox import MAX_OUTPUT
 
-    schema = _read_schema(choices.schema)
-    # as many characters as the context has tokens: a result fills a third of it, and no more
-    limit = min(MAX_OUTPUT, choices.engine.context or MAX_OUTPUT)
-    sandboxed, allow_private = not choices.unsafe_python, choices.allow_private
-    tool_options = ToolOptions(choices.root, sandboxed, limit, allow_private)
-    doors = _Doors(choices.engine, tool_options)
+    schema, doors = _read_schema(choices.schema), _doors(choices)
     toolbox = doors.open_tools(choices.tools)
     try:
         engine, tokenizer = doors.open_model(model)
@@ -273,6 +268,16 @@ def _open_session(
     )
     view.make_filter = _make_filter(chat)
     return Session(chat, conversation, store, view, options, doors)
+
+
+def _doors(choices: _Choices) -> _Doors:
+    from gptoss_mlx.tools.opening import ToolOptions
+    from gptoss_mlx.tools.toolbox import MAX_OUTPUT
+
+    # as many characters as the context has tokens: a result fills a third of it, and no more
+    limit = min(MAX_OUTPUT, choices.engine.context or MAX_OUTPUT)
+    sandboxed, allow_private = not choices.unsafe_python, choices.allow_private
+    return _Doors(choices.engine, ToolOptions(choices.root, sandboxed, limit, allow_private))
 
 
 def _asker(view: View) -> Callable[[str], str] | None:

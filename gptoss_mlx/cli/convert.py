@@ -30,8 +30,16 @@ def _folder(_: click.Context, __: click.Parameter, value: str) -> Path:
     return expand(value)
 
 
+def _source(context: click.Context, parameter: click.Parameter, value: str) -> Path:
+    """A folder, or what `download` gave a name."""
+    from gptoss_mlx import library
+
+    _folder(context, parameter, value)
+    return library.locate(value)
+
+
 @click.command()
-@click.argument("source", metavar="SRC", type=click.Path(), callback=_folder)
+@click.argument("source", metavar="SRC", type=click.Path(), callback=_source)
 @click.argument("destination", metavar="DST", type=click.Path(), callback=_folder)
 @click.option(
     "--dense",

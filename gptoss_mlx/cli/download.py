@@ -21,7 +21,7 @@ __all__ = ["carry_out", "download"]
 
 
 @click.command()
-@click.argument("model", metavar="20b|120b|REPO", default="20b")
+@click.argument("model", metavar="[20b|120b|REPO]", default="20b")
 @click.option("--revision", default="main", metavar="NAME", help="A branch, tag or commit.")
 @click.option(
     "--source",
@@ -71,6 +71,8 @@ def download(
 
     if folder == "":
         raise UsageError("--dir is empty (a variable that is not set?); . is the current folder")
+    if revision == "":
+        raise UsageError("--revision is empty (a variable that is not set?): leave it out")
     order = Order(
         model,
         revision,
@@ -115,9 +117,13 @@ def _described(outcome: Outcome, order: Order) -> str:
 
 def _with_convert(order: Order) -> str:
     """The command that goes on with what an order has brought here."""
+    from gptoss_mlx.installation import Order
+
     parts = ["gptoss-mlx", "download", order.model, "--convert"]
     if order.revision != "main":
         parts += ["--revision", order.revision]
+    if order.dense != Order.dense:
+        parts += ["--dense", order.dense]
     if order.source:
         parts += ["--source", order.source]
     if order.folder:

@@ -34,13 +34,16 @@ def offer(engine: EngineOptions) -> tuple[str, EngineOptions] | None:
 
     Raises:
         MemoryPlanError: nothing fits into this machine's memory.
+        DiskError: nor is there room on the disk.
+        UsageError: a context that no model knows.
     """
-    from gptoss_mlx.fit import recommend
-    from gptoss_mlx.installation import Order
+    from gptoss_mlx.fit import Wish, recommend
+    from gptoss_mlx.installation import Order, check_room
 
-    found = recommend()
+    found = recommend(wish=Wish(engine.context))
     if found.model is None or found.variant is None:
         raise MemoryPlanError(f"{found.reason}; gptoss-mlx chat --model demo works everywhere")
+    check_room(found.download_bytes, found.disk_bytes)
     for line in _description(found):
         click.echo(line, err=True)
     if not click.confirm("Download and install it now?", err=True):

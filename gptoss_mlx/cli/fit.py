@@ -101,6 +101,8 @@ def _lines(fits: list[Fit], best: Recommendation, raised: Recommendation | None)
         yield from ("", f"gpt-oss-{found.model}")
         yield from _table(found)
     yield ""
+    if best.model and wish.context and best.context < wish.context:
+        yield f"{wish.context:,} tokens of context do not fit."
     if best.model:
         yield f"Take the {best.model}: {_summary(best)}"
         yield from _commands(best, wish)
@@ -171,7 +173,8 @@ def _commands(found: Recommendation, wish: Wish) -> Iterator[str]:
     if wish.parallel > 1:
         options += f" --parallel {wish.parallel}"
     command = "serve" if wish.parallel > 1 else "chat"
-    yield f"  gptoss-mlx {command} --model {found.model}{options}{context}"
+    name = f"gpt-oss-{found.model}-{found.variant.dense}"  # 20b may mean another one besides
+    yield f"  gptoss-mlx {command} --model {name}{options}{context}"
 
 
 def _notes(machine: Machine, found: Recommendation | None, wish: Wish) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gptoss_mlx.cli.common import complete_installed, debug_option
+from gptoss_mlx.cli.progress import size_text
 from gptoss_mlx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def models(as_json: bool) -> None:
     name_width = max(len(row.name) for row in rows)
     state_width = max(len(row.state) for row in rows)
     for row in rows:
-        size = f"{row.bytes / 1e9:6.1f} GB"
+        size = f"{size_text(row.bytes):>9}"
         click.echo(f"{row.name:{name_width}}{size}  {row.state:{state_width}}  {row.path}")
 
 
@@ -51,16 +52,21 @@ def models(as_json: bool) -> None:
 def rm(names: tuple[str, ...], yes: bool) -> None:
     """Remove models, files and all, by the names that `models` lists.
 
-    Files in a folder that was given to download with --dir stay.
+    Files in a folder that was given to download with --dir stay, and so do those that another
+    model's name leads to.
     """
     from gptoss_mlx import library
 
     for model in [library.get(name) for name in dict.fromkeys(names)]:
-        if not yes:
-            _confirm(model)
+        if not yes and not _is_wanted(model):
+            click.echo(f"{model.name} stays.")
+            continue
         place, nbytes = model.place, model.nbytes
-        if library.remove(model):
-            click.echo(f"{model.name} is removed ({nbytes / 1e9:.1f} GB, {place}).")
+        # what is made of a repository goes by its name and a suffix
+        with library.only_one(model.name), library.only_one(model.name.rpartition("-")[0]):
+            is_gone = library.remove(model)
+        if is_gone:
+            click.echo(f"{model.name} is removed ({size_text(nbytes)}, {place}).")
         else:
             click.echo(f"{model.name} is forgotten; its files stay in {place}.")
 
@@ -84,9 +90,9 @@ def _row(model: Installed) -> _Row:
     return _Row(model.name, model.nbytes, model.size, model.variant, state, str(model.place))
 
 
-def _confirm(model: Installed) -> None:
+def _is_wanted(model: Installed) -> bool:
     if not sys.stdin.isatty():
         raise UsageError(f"{model.name} is only removed without asking if you pass --yes")
-    click.confirm(
-        f"Remove {model.name} ({model.nbytes / 1e9:.1f} GB, {model.place})?", abort=True, err=True
+    return click.confirm(
+        f"Remove {model.name} ({size_text(model.nbytes)}, {model.place})?", err=True
     )

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from gptoss_mlx.hub import Manifest, RemoteFile
     from gptoss_mlx.installation import Observer
 
-__all__ = ["installing"]
+__all__ = ["installing", "size_text"]
 
+_NARROW = 80  # columns; below, a bar has no room
 _STEP = 10  # percent, from one line to the next
+_CACHED = "The Hub cannot be asked: this is what the cache knows of it."
 
 
 @contextmanager
@@ -39,14 +41,13 @@ def installing() -> Generator[Observer]:
         TransferSpeedColumn,
     )
 
+    console = Console(stderr=True, highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        *[BarColumn(), DownloadColumn()][console.width < _NARROW :],
+        *[TransferSpeedColumn(), TimeRemainingColumn()],
     )
-    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+    with Progress(*columns, console=console) as progress:
         yield _Bars(progress)
 
 
@@ -72,6 +73,8 @@ class _Bars:
 
     def planned(self, manifest: Manifest, missing: int) -> None:
         self._files.total = manifest.nbytes
+        if manifest.is_cached:
+            self.note(_CACHED)
         self._show("In all", manifest.nbytes - missing, manifest.nbytes)
 
     def receiving(self, file: RemoteFile, done: int) -> None:
@@ -118,8 +121,12 @@ class _Lines:
         self._files.total = manifest.nbytes
         have = manifest.nbytes - missing
         self._percent["downloaded"] = have * 100 // max(1, manifest.nbytes)
-        here = f", {_size(have)} of it here already" if have else ""
-        click.echo(f"{manifest.repo} ({manifest.source}): {_size(manifest.nbytes)}{here}", err=True)
+        here = f", {size_text(have)} of it here already" if have else ""
+        if manifest.is_cached:
+            click.echo(_CACHED, err=True)
+        click.echo(
+            f"{manifest.repo} ({manifest.source}): {size_text(manifest.nbytes)}{here}", err=True
+        )
 
     def receiving(self, file: RemoteFile, done: int) -> None:
         self._step("downloaded", self._files.done(file, done), self._files.total)
@@ -142,7 +149,7 @@ class _Lines:
         percent = done * 100 // max(1, total)
         if percent // _STEP > self._percent[what] // _STEP:
             self._percent[what] = percent
-            click.echo(f"{percent}% {what}: {_size(done)} of {_size(total)}", err=True)
+            click.echo(f"{percent}% {what}: {size_text(done)} of {size_text(total)}", err=True)
 
 
 def _title(file: RemoteFile) -> str:
@@ -150,5 +157,6 @@ def _title(file: RemoteFile) -> str:
     return file.name.rpartition("/")[2]
 
 
-def _size(nbytes: int) -> str:
+def size_text(nbytes: int) -> str:
+    """Bytes for people, in the units in which disks and downloads are counted."""
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,19 +72,13 @@ def check_models(*, deep: bool, on_progress: Progress) -> Iterator[Finding]:
 def _nothing_installed() -> Finding:
     """Whether there is room for what would be."""
     from gptoss_mlx.fit import recommend
-    from gptoss_mlx.hub import Hub, Need, check_space
-    from gptoss_mlx.library import models_folder
+    from gptoss_mlx.installation import check_room
 
     best = recommend()
     if best.model is None:
         return Finding("models", "none is installed")
     try:
-        check_space(
-            [
-                Need("the download", Hub().cache, best.download_bytes),
-                Need("the conversion", models_folder(), best.disk_bytes),
-            ]
-        )
+        check_room(best.download_bytes, best.disk_bytes)
     except DiskError as error:
         return Finding("models", f"none is installed, and the {best.model} has {error}", "warning")
     return Finding("models", f"none is installed: gptoss-mlx download {best.model} --convert")
@@ -93,11 +88,14 @@ def _model(model: Installed, *, deep: bool) -> Finding:
     from gptoss_mlx.library import problem_of
 
     name, nbytes = f"model {model.name}", f"{model.nbytes / 1e9:.1f} GB"
-    if problem := problem_of(model):
+    problem = problem_of(model)
+    if problem and _was_interrupted(model):
+        text = f"not complete, {nbytes}: the same command goes on; gptoss-mlx rm {model.name}"
+        return Finding(name, f"{text} removes it", "warning")
+    if problem:
         return Finding(name, f"{problem} (gptoss-mlx rm {model.name} removes it)", "problem")
     if not model.is_ready:
-        next_step = f"to be converted: gptoss-mlx convert {model.folder} NEW_FOLDER"
-        return Finding(name, f"{model.variant}, {nbytes}, {next_step}")
+        return Finding(name, f"{model.variant}, {nbytes}, to be converted: {_to_convert(model)}")
     try:
         _check_complete(model)
         checked = _compare_hashes(model) if deep else "complete (--deep reads it all)"
@@ -105,6 +103,19 @@ def _model(model: Installed, *, deep: bool) -> Finding:
     except GptOssError as error:
         return Finding(name, str(error), "problem")
     return Finding(name, f"{model.variant}, {nbytes}, {checked}{note}", "warning" if note else "ok")
+
+
+def _was_interrupted(model: Installed) -> bool:
+    """Whether it is on its way here: a download, or what a conversion was writing."""
+    is_download = model.folder.is_symlink() and model.place.exists()
+    return not model.is_ready and (is_download or model.folder.name != model.name)
+
+
+def _to_convert(model: Installed) -> str:
+    """The command that goes on with a download."""
+    if model.name == f"gpt-oss-{model.size}-original":
+        return f"gptoss-mlx download {model.size} --convert"
+    return f"{shlex.join(['gptoss-mlx', 'convert', str(model.folder)])} NEW_FOLDER"
 
 
 def _check_complete(model: Installed) -> None:

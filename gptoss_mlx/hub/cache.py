@@ -8,19 +8,21 @@ know the Hub.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import constants, scan_cache_dir
+from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from gptoss_mlx.hub.manifest import RemoteFile
+from gptoss_mlx.hub.manifest import RemoteFile, Source, is_needed, is_tokenizer
 
 __all__ = [
     "PARTIAL",
     "cached_file",
     "find_snapshot",
     "holder",
+    "partials",
     "remove",
     "repo_folder",
     "snapshot_folder",
@@ -69,8 +71,14 @@ def holder(folder: Path) -> Path | None:
     return None
 
 
+def partials(folder: Path) -> list[Path]:
+    """What has come so far of files of the repository that a checkpoint's folder belongs to."""
+    snapshot = holder(folder)
+    return list(snapshot.parent.parent.glob(f"blobs/*{PARTIAL}")) if snapshot else []
+
+
 def remove(folder: Path) -> None:
-    """Remove a checkpoint from the cache that it lies in; another one of the same commit stays.
+    """Remove a checkpoint from the cache that it lies in; what else is there of the commit stays.
 
     Args:
         folder: with the links to its files: a snapshot, or `original` in one.
@@ -81,25 +89,45 @@ def remove(folder: Path) -> None:
     snapshot = holder(folder)
     if snapshot is None:
         raise ValueError(f"{folder} is in no cache")
-    repo = snapshot.parent.parent
-    if _has_another(snapshot, folder):
-        for path in [path for path in folder.iterdir() if path.is_symlink()]:
-            _remove_file(path, repo)
-    elif snapshot.is_dir():
-        scan_cache_dir(repo.parent).delete_revisions(snapshot.name).execute()
-    for partial in repo.glob(f"blobs/*{PARTIAL}"):
+    for path in _own(snapshot, "original" if folder != snapshot else "hf"):
+        _remove_file(path, snapshot.parent.parent)
+    for partial in partials(folder):
         partial.unlink()
+    if not _files(snapshot):
+        _remove_commit(snapshot)
 
 
-def _has_another(snapshot: Path, folder: Path) -> bool:
-    places = {snapshot, snapshot / "original"} - {folder}
-    return any(next(place.glob("*.safetensors"), None) for place in places)
+def _own(snapshot: Path, source: Source) -> list[Path]:
+    """A checkpoint's files; with the tokenizer's only if nothing else is there to need them."""
+    names = {path: path.relative_to(snapshot).as_posix() for path in _files(snapshot)}
+    needed = [path for path, name in names.items() if is_needed(name, source)]
+    if len(needed) == len(names):
+        return needed
+    return [path for path in needed if not is_tokenizer(names[path])]
+
+
+def _files(folder: Path) -> list[Path]:
+    """All that are below it, links to nowhere as well."""
+    return [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
 
 
 def _remove_file(path: Path, repo: Path) -> None:
     """A file's link, and its blob if no other commit's file is the same."""
-    blob = path.parent / path.readlink()
+    blob = path.parent / path.readlink() if path.is_symlink() else None
     path.unlink()
+    if blob is None or blob.parent.resolve() != (repo / "blobs").resolve():
+        return
     others = (other for other in repo.glob("snapshots/**/*") if other.is_symlink())
     if not any(other.readlink().name == blob.name for other in others):
         blob.unlink(missing_ok=True)
+
+
+def _remove_commit(snapshot: Path) -> None:
+    """A snapshot that holds no file any more; and the repository, if it was the last one."""
+    repo = snapshot.parent.parent
+    shutil.rmtree(snapshot, ignore_errors=True)
+    for ref in [path for path in repo.glob("refs/**/*") if path.is_file()]:
+        if ref.read_text().strip() == snapshot.name:
+            ref.unlink()
+    if not _files(repo / "blobs") and not any(repo.glob("snapshots/*")):
+        shutil.rmtree(repo)

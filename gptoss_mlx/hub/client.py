@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -222,9 +222,10 @@ def _cached_manifest(hub: Hub, repo: str, revision: str, source: Source | None) 
     }
     source = source or choose_source(files, is_mlx=True)
     try:
-        return _manifest(repo, revision, snapshot.name, source, files)
+        manifest = _manifest(repo, revision, snapshot.name, source, files)
     except HubError:
         return None
+    return replace(manifest, is_cached=True)
 
 
 def _manifest(

@@ -75,7 +75,7 @@ def download(hub: Hub, manifest: Manifest, on: Watcher, folder: Path | None = No
 
     Raises:
         HubError: what cannot be had.
-        DiskError: a file cannot be written.
+        DiskError: a file cannot be written, or there is another one in the user's folder.
     """
     try:
         for file in manifest.files:
@@ -96,6 +96,11 @@ def _bring(
 ) -> None:
     target, partial = _paths(hub, manifest, file, folder)
     if target.is_file() and not is_right(target, file, on):
+        if folder is not None:
+            raise DiskError(
+                f"{target} is there already, and is not what {manifest.repo} has: move it away, "
+                "or choose another --dir"
+            )
         on.note(f"{file.name} is damaged on this disk. Fetching it anew.")
         target.unlink()
     if not target.is_file():
@@ -135,7 +140,7 @@ def _paths(
 
 def _missing(target: Path, partial: Path, file: RemoteFile) -> int:
     if target.is_file():
-        return 0
+        return 0 if target.stat().st_size == file.size else file.size
     return file.size - (min(partial.stat().st_size, file.size) if partial.is_file() else 0)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Manifest", "RemoteFile", "Source", "choose_source", "is_needed"]
+__all__ = ["Manifest", "RemoteFile", "Source", "choose_source", "is_needed", "is_tokenizer"]
 
 Source = Literal["original", "hf", "mlx"]
 
@@ -39,13 +39,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is to be had of a repository, at one commit of it."""
+    """What is to be had of a repository, at one commit of it; is_cached: as far as is known."""
 
     repo: str
     revision: str
     commit: str
     source: Source
     files: tuple[RemoteFile, ...]
+    is_cached: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -56,6 +57,12 @@ class Manifest:
     def weights_bytes(self) -> int:
         """Those with tensors."""
         return sum(file.size for file in self.files if file.is_weights)
+
+    @property
+    def config(self) -> RemoteFile:
+        """The file that says what the checkpoint is."""
+        name = f"{self.subfolder}/{_CONFIG}".lstrip("/")
+        return next(file for file in self.files if file.name == name)
 
     @property
     def subfolder(self) -> str:
@@ -73,3 +80,8 @@ def choose_source(names: Collection[str], *, is_mlx: bool) -> Source:
 def is_needed(name: str, source: Source) -> bool:
     """Whether a file belongs to the checkpoint, or to its tokenizer."""
     return bool((_ORIGINAL if source == "original" else _AT_THE_TOP).fullmatch(name))
+
+
+def is_tokenizer(name: str) -> bool:
+    """Whether a file belongs to the tokenizer, which checkpoints of a repository share."""
+    return bool(re.fullmatch(_TOKENIZER, name))

@@ -102,6 +102,19 @@ def test_broken_models(installed: Path, damage: Damage, text: str) -> None:
     assert f"{installed}" in finding.text
 
 
+def test_what_was_interrupted(installed: Path, tmp_path: Path) -> None:
+    """A download, and a conversion: no problem, but a warning that says what to do."""
+    (tmp_path / "coming").mkdir()
+    library.link("coming", tmp_path / "coming")
+    (installed.parent / ".stopped.gptoss-mlx-partial").mkdir()
+    coming, stopped, whole = sorted(_models(), key=lambda finding: finding.name)
+    assert [f.level for f in (coming, stopped, whole)] == ["warning", "warning", "ok"]
+    assert "the same command goes on; gptoss-mlx rm coming removes it" in coming.text
+    assert stopped.text.startswith("not complete, ")
+    (tmp_path / "coming").rmdir()
+    assert {finding.level for finding in _models()} == {"ok", "warning", "problem"}
+
+
 def test_a_bit_that_only_deep_sees(installed: Path) -> None:
     """Headers are right, a number is not."""
     (path,) = find_files(installed)

@@ -82,10 +82,13 @@ def test_the_commands_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
     """They name the variant, the context if one was asked for, and serve for several at once."""
     assert run(["fit", "20b", "--memory", "16", "--context", "5000"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "gptoss-mlx chat --model 20b --context 5000" in lines
+    assert "gptoss-mlx chat --model gpt-oss-20b-q4 --context 5000" in lines
     assert run(["fit", "20b", "--memory", "36", "--parallel", "3"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "gptoss-mlx serve --model 20b --parallel 3" in lines
+    assert "gptoss-mlx serve --model gpt-oss-20b-q8 --parallel 3" in lines
+    assert run(["fit", "20b", "--memory", "16", "--context", "65536"]) == 1
+    output = capsys.readouterr().out
+    assert "65,536 tokens of context do not fit.\nTake the 20b: q4" in output
 
 
 def test_one_chip(capsys: pytest.CaptureFixture[str]) -> None:

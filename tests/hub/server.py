@@ -7,11 +7,13 @@ its address redirects to another host, `localhost`, which serves ranges.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import mmap
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +30,7 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
-__all__ = ["FakeHub", "Faults", "Repository", "running"]
+__all__ = ["COMMIT", "Big", "FakeHub", "Faults", "Repository", "running"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LFS = (".safetensors", "tokenizer.json", ".bin")
@@ -39,7 +41,7 @@ _BLOCK = 64 << 10
 class Repository:
     """Files by name, at one commit."""
 
-    files: dict[str, bytes]
+    files: Mapping[str, bytes | Big]
     commit: str = COMMIT
     tags: tuple[str, ...] = ()
 
@@ -48,12 +50,12 @@ class Repository:
         """As the Hub describes them."""
         return [self._sibling(name, data) for name, data in self.files.items()]
 
-    def _sibling(self, name: str, data: bytes) -> dict[str, Any]:
-        described: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
+    def _sibling(self, name: str, data: bytes | Big) -> dict[str, Any]:
+        described: dict[str, Any] = {"rfilename": name, "size": len(data)}
         if name.endswith(_LFS):
             lfs = {"size": len(data), "sha256": sha256(data), "pointerSize": 134}
-            described |= {"lfs": lfs, "blobId": "1" * 40}
-        return described
+            return {**described, "lfs": lfs, "blobId": "1" * 40}
+        return {**described, "blobId": git_sha1(data)}
 
 
 @dataclass
@@ -151,7 +153,7 @@ class FakeHub:
             return Response(status_code=404, headers={"X-Error-Code": "EntryNotFound"})
         headers = {"X-Repo-Commit": found.commit}
         if not path.endswith(_LFS):
-            return Response(data, headers={**headers, "ETag": f'"{git_sha1(data)}"'})
+            return Response(bytes(data), headers={**headers, "ETag": f'"{git_sha1(data)}"'})
         linked = {
             "X-Linked-Etag": f'"{sha256(data)}"',
             "X-Linked-Size": str(len(data)),
@@ -174,7 +176,7 @@ class FakeHub:
         start = 0 if faults.no_ranges else int(asked[0])
         if faults.corrupt:
             faults.corrupt -= 1
-            data = bytes([data[0] ^ 1]) + data[1:]
+            data = bytes([data[0] ^ 1]) + data[1:]  # not of Big ones: this copies
         headers = {"Content-Length": str(len(data) - start)}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
@@ -215,11 +217,21 @@ def running() -> Generator[FakeHub]:
         thread.join(10)
 
 
-def sha256(data: bytes) -> str:
+class Big(mmap.mmap):
+    """The bytes of a file that memory cannot hold; hashed once."""
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of all of it."""
+        return hashlib.sha256(self).hexdigest()
+
+
+def sha256(data: bytes | Big) -> str:
     """As LFS names contents."""
-    return hashlib.sha256(data).hexdigest()
+    return data.sha256 if isinstance(data, Big) else hashlib.sha256(data).hexdigest()
 
 
-def git_sha1(data: bytes) -> str:
+def git_sha1(data: bytes | Big) -> str:
     """As git names contents."""
-    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+    header = f"blob {len(data)}\0".encode()
+    return hashlib.sha1(header + bytes(data), usedforsecurity=False).hexdigest()

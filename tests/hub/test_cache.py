@@ -10,7 +10,7 @@ from gptoss_mlx.hub import Hub, Source, download, read_manifest
 from gptoss_mlx.hub.cache import holder, remove
 
 from .conftest import Told
-from .server import FakeHub, Repository
+from .server import COMMIT, FakeHub, Repository
 
 REPO = "openai/gpt-oss-20b"
 
@@ -38,9 +38,40 @@ def test_another_checkpoint_stays(hub: Hub, doomed: Source, kept: Source) -> Non
     remove(folder)
     assert not list(folder.glob("*.safetensors"))
     assert [path.stat().st_size for path in other.glob("*.safetensors")] == [1 << 20]
+    assert (
+        hub.cache / "models--openai--gpt-oss-20b/snapshots" / COMMIT / "tokenizer.json"
+    ).exists()
     before = blobs(hub)
     assert fetched(hub, kept) == other
-    assert blobs(hub) == before + (0 if doomed == "original" else 1)  # the tokenizer
+    assert blobs(hub) == before
+
+
+def test_what_others_fetched_stays(hub: Hub) -> None:
+    """Files of the same commit that are no part of the checkpoint, and the tokenizer with them."""
+    folder = fetched(hub)
+    others = [hub.api.hf_hub_download(REPO, "README.md", cache_dir=hub.cache)]
+    remove(folder)
+    others.append(str(folder.parent / "tokenizer.json"))
+    assert all(Path(other).is_file() for other in others)
+    assert blobs(hub) == len(others)
+
+
+def test_a_revision_that_is_not_there(hub: Hub) -> None:
+    """It keeps nothing from being removed."""
+    folder = fetched(hub)
+    ref = hub.cache / "models--openai--gpt-oss-20b/refs/v1"
+    ref.write_text("e" * 40)
+    remove(folder)
+    assert not list(hub.cache.glob("models--*"))
+
+
+def test_the_same_commit_of_another_repository(hub: Hub, fake: FakeHub) -> None:
+    """A mirror's commit has the same name: it stays."""
+    fake.repositories["a/mirror"] = fake.repositories[REPO]
+    mirror = download(hub, read_manifest(hub, "a/mirror"), Told())
+    remove(fetched(hub))
+    assert [path.name for path in hub.cache.glob("models--*")] == ["models--a--mirror"]
+    assert (mirror / "model.safetensors").stat().st_size == 1 << 20
 
 
 def test_another_commit_stays(hub: Hub, fake: FakeHub) -> None:
