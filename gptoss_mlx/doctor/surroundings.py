@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 
 from gptoss_mlx.doctor.finding import Finding
+from gptoss_mlx.errors import GptOssError
 
 __all__ = ["KNOWN_VARIABLES", "check_hub", "check_port", "check_sandbox", "check_variables"]
 
@@ -15,6 +16,7 @@ _PREFIX = "GPTOSS_MLX_"
 KNOWN_VARIABLES = tuple(
     _PREFIX + name for name in ("API_KEY", "DATA", "DEBUG", "KERNELS", "MEMORY", "MODEL")
 )
+_MODEL = "GPTOSS_MLX_MODEL"
 _OTHERS = (
     "HF_ENDPOINT",
     "HF_HOME",
@@ -63,9 +65,25 @@ def check_variables() -> Iterator[Finding]:
     for name in names:
         if name.startswith(_PREFIX) and name not in KNOWN_VARIABLES:
             yield Finding("variables", _unknown(name), "warning")
+    yield from _missing_model()
     for name, effect in _SLOW.items():
         if os.environ.get(name, "0") not in ("", "0"):
             yield Finding("variables", f"{name} is set: {effect}; unset it", "warning")
+
+
+def _missing_model() -> Iterator[Finding]:
+    """Whether the model that is taken if none is named is there."""
+    from gptoss_mlx.library import locate
+
+    name = os.environ.get(_MODEL)
+    if not name or name == "demo":
+        return
+    try:
+        problem = None if locate(name).exists() else f"no model {name!r} is here"
+    except GptOssError as error:
+        problem = str(error)
+    if problem:
+        yield Finding("variables", f"{_MODEL}: {problem}; unset it, or name another", "warning")
 
 
 def _shown(name: str) -> str:

@@ -70,6 +70,8 @@ def test_variables_that_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
+        ("GPTOSS_MLX_MODEL", "nothing", "no model 'nothing' is here; unset it"),
+        ("GPTOSS_MLX_MODEL", "120b", "no 120b is installed"),
         ("GPTOSS_MLX_KERNEL", "off", "did you mean GPTOSS_MLX_KERNELS?"),
         ("GPTOSS_MLX_XYZZYXYZZY", "1", "known are GPTOSS_MLX_API_KEY, "),
         ("MLX_DISABLE_COMPILE", "1", "slower"),
