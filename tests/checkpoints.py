@@ -11,6 +11,7 @@ import itertools
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptoss_mlx.config import ModelConfig
+from gptoss_mlx.convert.published import GPT_OSS_20B
 
 __all__ = [
+    "BABBLER",
     "ONE_FILE",
     "SHARD",
     "TINY",
@@ -41,6 +44,16 @@ Damage = Callable[[Path], object]  # does something to a folder
 ONE_FILE = "model-00001-of-00001.safetensors"  # of the checkpoint `good["one"]`
 SHARD = "model-00002-of-00004.safetensors"  # of `good["several"]`
 
+# as small as can be with the whole vocabulary: its random answers are text
+BABBLER = replace(
+    GPT_OSS_20B,
+    num_hidden_layers=2,
+    num_experts=4,
+    hidden_size=64,
+    intermediate_size=64,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
 TINY = ModelConfig(
     num_hidden_layers=2,
     num_experts=4,

@@ -9,25 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from checkpoints import BABBLER
 from pseudo_terminal import INTERRUPTIBLE
 
 from gptoss_mlx.cli import run
 from gptoss_mlx.convert import convert
-from gptoss_mlx.convert.synthetic import GPT_OSS_20B, write_random_checkpoint
+from gptoss_mlx.convert.synthetic import write_random_checkpoint
 
-TINY = replace(
-    GPT_OSS_20B,
-    num_hidden_layers=2,
-    num_experts=4,
-    hidden_size=64,
-    intermediate_size=64,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-)
 WEATHER = [
     {
         "type": "function",
@@ -54,7 +45,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint in OpenAI's layout, with the full vocabulary."""
     folder = tmp_path_factory.mktemp("source") / "original"
-    write_random_checkpoint(folder, TINY)
+    write_random_checkpoint(folder, BABBLER)
     return folder
 
 

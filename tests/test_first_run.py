@@ -10,31 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from checkpoints import BABBLER
 from hub.server import FakeHub, Repository, running
 from pseudo_terminal import INTERRUPTIBLE, Terminal
 
 from gptoss_mlx.cli.common import EngineOptions, require_model
 from gptoss_mlx.cli.first_run import _merged  # pyright: ignore[reportPrivateUsage]
-from gptoss_mlx.convert.published import GPT_OSS_20B
 from gptoss_mlx.convert.synthetic import write_random_checkpoint
 from gptoss_mlx.fit import Recommendation, Variant
-
-TINY = replace(
-    GPT_OSS_20B,
-    num_hidden_layers=2,
-    num_experts=4,
-    hidden_size=64,
-    intermediate_size=64,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-)
 
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
     """OpenAI's repository, of a small model with the whole vocabulary."""
     folder = tmp_path_factory.mktemp("source") / "original"
-    write_random_checkpoint(folder, TINY)
+    write_random_checkpoint(folder, BABBLER)
     with running() as hub:
         files = {f"original/{path.name}": path.read_bytes() for path in folder.iterdir()}
         hub.repositories["openai/gpt-oss-20b"] = Repository(files)

@@ -7,27 +7,17 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import BABBLER
 from helpers import write_converted
 
-from gptoss_mlx.convert.synthetic import GPT_OSS_20B
 from terminal.screen import Screen
 
 pytestmark = pytest.mark.slow
 
-TINY = replace(
-    GPT_OSS_20B,
-    num_hidden_layers=2,
-    num_experts=4,
-    hidden_size=64,
-    intermediate_size=64,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-)
 DEMO = ("chat", "-m", "demo", "--temperature", "0", "-r", "low")
 UP, LEFT, DELETE = "\x1b[A", "\x1b[D", "\x7f"
 ALT_ENTER, CTRL_C, CTRL_D, CTRL_U = "\x1b\r", "\x03", "\x04", "\x15"
@@ -46,7 +36,7 @@ def get_weather(location: str) -> str:
 @pytest.fixture(scope="module")
 def babbler(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model that talks nonsense and hardly ever stops."""
-    return str(write_converted(tmp_path_factory.mktemp("babbler"), config=TINY))
+    return str(write_converted(tmp_path_factory.mktemp("babbler"), config=BABBLER))
 
 
 @pytest.fixture
