@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
+
+from gptoss_mlx.bench.machine import describe
 
 __all__ = ["describe", "gigabytes", "peak_rss", "print_table"]
-
-_PACKAGES = ("gptoss-mlx", "mlx", "numpy", "safetensors")
-
-
-def describe() -> str:
-    """One line: processor, cores, memory, system, versions of the packages that matter."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {memory / 2**30:.0f} GiB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {versions}"
-    )
 
 
 def peak_rss(usage: resource.struct_rusage) -> int:
@@ -40,12 +26,3 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

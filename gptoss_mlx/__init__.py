@@ -33,8 +33,9 @@ _HOME = {
 # MLX hands the GPU its work after so many operations, or so many MB of arrays that they touch, of
 # which it counts experts whole: by default after every one of a layer's. A layer or two at once
 # keep a token's work in few pieces, and bound what a long prompt holds. MLX reads both once.
-os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", "100")
-os.environ.setdefault("MLX_MAX_MB_PER_BUFFER", "1000")
+BUFFER_LIMITS = {"MLX_MAX_OPS_PER_BUFFER": "100", "MLX_MAX_MB_PER_BUFFER": "1000"}
+for _name, _value in BUFFER_LIMITS.items():
+    os.environ.setdefault(_name, _value)
 
 
 def __getattr__(name: str) -> Any:

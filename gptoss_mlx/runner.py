@@ -310,7 +310,10 @@ class Runner:
             return  # it has ended meanwhile
         if token is None:
             row.lease.forget()
-            self._fail(row.sequence, EngineError("the model's logits are not numbers"))
+            broken = (
+                "the model's logits are not numbers: `gptoss-mlx doctor --deep` checks its files"
+            )
+            self._fail(row.sequence, EngineError(broken))
             return
         constraint = row.sequence.request.constraint
         try:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 import click
 
+from gptoss_mlx.cli.bench import bench
 from gptoss_mlx.cli.chat import chat
 from gptoss_mlx.cli.common import debug_option, debugging
 from gptoss_mlx.cli.completion import completion
@@ -41,7 +42,19 @@ def cli() -> None:
     """
 
 
-for command in (chat, completion, convert, doctor, download, fit, generate, models, rm, serve):
+for command in (
+    bench,
+    chat,
+    completion,
+    convert,
+    doctor,
+    download,
+    fit,
+    generate,
+    models,
+    rm,
+    serve,
+):
     cli.add_command(command)
 
 

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from gptoss_mlx.cli.common import debug_option
+from gptoss_mlx.cli.progress import byte_bars
 from gptoss_mlx.errors import MemoryPlanError, UsageError
 from gptoss_mlx.paths import expand
 
@@ -143,25 +144,7 @@ def _progress_bar(title: str, afterwards: str) -> Generator[OnProgress, None, No
 
     `afterwards` is its title once all bytes are done, while some seconds of work remain.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with byte_bars() as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(
             task,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gptoss_mlx.hub import Manifest, RemoteFile
     from gptoss_mlx.installation import Observer
 
-__all__ = ["installing", "size_text"]
+__all__ = ["byte_bars", "installing", "size_text"]
 
 _NARROW = 80  # columns; below, a bar has no room
 _STEP = 10  # percent, from one line to the next
@@ -31,6 +31,12 @@ def installing() -> Generator[Observer]:
     if not styled(sys.stderr):
         yield _Lines()
         return
+    with byte_bars() as progress:
+        yield _Bars(progress)
+
+
+def byte_bars() -> Progress:
+    """Bars on stderr with bytes, speed and time left; none where it is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -47,8 +53,7 @@ def installing() -> Generator[Observer]:
         *[BarColumn(), DownloadColumn()][console.width < _NARROW :],
         *[TransferSpeedColumn(), TimeRemainingColumn()],
     )
-    with Progress(*columns, console=console) as progress:
-        yield _Bars(progress)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 @dataclass
