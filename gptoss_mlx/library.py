@@ -334,7 +334,11 @@ def _folder(model: Installed | None) -> Path | None:
 
 
 def _latest(models: list[Installed]) -> Installed | None:
-    return max((m for m in models if m.is_ready), key=lambda model: model.since, default=None)
+    """The one that was installed last; one that is not whole only if there is no other."""
+    ready = [model for model in models if model.is_ready]
+    ready.sort(key=lambda model: model.since, reverse=True)
+    whole = (model for model in ready if problem_of(model) is None)
+    return next(whole, ready[0] if ready else None)
 
 
 def _described(entry: Path) -> Installed:

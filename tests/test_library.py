@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def test_short_names(make: Make) -> None:
     default = library.default()
     assert default is not None
     assert default.name == "c"
+
+
+def test_whole_ones_come_first(good: dict[str, Path], make: Make) -> None:
+    """A model that is still coming is not meant by a short name, if there is another."""
+    coming = make("coming", {**READY}, since=2**31)
+    assert library.find("20b") == coming
+    whole = make("whole", since=5)
+    shutil.copytree(good["one"], whole, dirs_exist_ok=True)
+    (whole / "model.safetensors").unlink()
+    (whole / "config.json").write_text(json.dumps(READY))
+    assert library.find("20b") == whole
 
 
 def test_a_short_name_of_nothing(tmp_path: Path) -> None:
