@@ -147,10 +147,12 @@ class _Installation:
         """Download it, and from the beginning have it listed, so that it can be removed."""
         place = place_of(self.hub, manifest, self.order.folder)
         missing = _check(self.hub, manifest, self.order)
+        # of an original in a folder of the user's, a second one need not have a name
+        needs_name = self.order.folder is None or manifest.source == "mlx"
+        if needs_name:
+            library.check_link(name, place)
         self.on.planned(manifest, missing)
         self._check_config(manifest)
-        # of an original in a folder of the user's, a second one need not have a name
-        needs_name = self.order.folder is None or library.is_ready(place)
         is_named = missing > 0 and (needs_name or library.find(name) is None)
         old = library.check_link(name, place) if is_named else None
         if is_named and old is None:

@@ -188,7 +188,7 @@ def locate(name: str | Path) -> Path:
         if name in SIZES.values() and not expand(name).exists():
             raise UsageError(
                 f"no {name} is installed: `gptoss-mlx download {name} --convert` installs one; "
-                "--model demo works now"
+                "the model demo works now"
             )
     return expand(name)
 
@@ -225,10 +225,15 @@ def check_link(name: str, place: Path) -> Path | None:
     entry = folder_of(name)
     if not entry.exists():
         return None
-    if entry.is_symlink() and _may_move(entry.readlink(), place):
+    if entry.is_symlink() and (_may_move(entry.readlink(), place) or not _serves(entry)):
         return entry.readlink()
     where = f", in {entry.resolve()}" if entry.is_symlink() else ""
     raise UsageError(f"a model {name} is there already{where}: gptoss-mlx rm {name}")
+
+
+def _serves(entry: Path) -> bool:
+    """Whether chat and serve could use what a name leads to."""
+    return _described(entry).is_ready
 
 
 def _may_move(old: Path, new: Path) -> bool:

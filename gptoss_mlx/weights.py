@@ -213,7 +213,7 @@ def read_checkpoint(folder: Path) -> tuple[ModelConfig, Places]:
     if not folder.exists():
         raise MissingFileError(
             f"{folder}: no such folder, and no model of this name: `gptoss-mlx models` lists those "
-            "that are installed, `gptoss-mlx download 20b --convert` installs one; --model demo "
+            "that are installed, `gptoss-mlx download 20b --convert` installs one; the model demo "
             "works now"
         )
     paths = find_files(folder)

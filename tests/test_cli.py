@@ -107,7 +107,7 @@ def test_no_model(
     monkeypatch.delenv("GPTOSS_MLX_MODEL", raising=False)
     assert run(arguments) == 2
     error = capsys.readouterr().err
-    assert "--model demo works now" in error
+    assert "demo works now" in error
     assert error.count("\n") == 1
 
 

@@ -255,6 +255,16 @@ def test_a_folder_with_other_files(hub: Hub, tmp_path: Path) -> None:
     install(Order(repo), Seen(), hub)
     with pytest.raises(UsageError, match="a model gpt-oss-20b-MXFP4-Q8 is there already, in "):
         install(Order(repo, folder=tmp_path / "here"), Seen(), hub)
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_copy_in_the_cache_besides(hub: Hub, tmp_path: Path) -> None:
+    """The name of an original in a folder of the user's goes to the one that can be removed."""
+    install(Order("20b", folder=tmp_path / "here"), Seen(), hub)
+    install(Order("20b"), Seen(), hub)
+    (model,) = library.installed()
+    assert model.place.is_relative_to(hub.cache)
+    assert (tmp_path / "here" / "original" / ONE_FILE).is_file()
 
 
 def test_a_newer_commit(hub: Hub, fake: FakeHub) -> None:

@@ -192,7 +192,7 @@ def test_links(make: Make, tmp_path: Path) -> None:
         library.locate("m")
     library.link("m", tmp_path / "b")
     assert library.get("m").place == tmp_path / "b"
-    (tmp_path / "b").mkdir()
+    make("ready").rename(tmp_path / "b")
     with pytest.raises(UsageError, match=r"a model m is there already, in .*/b: gptoss-mlx rm m"):
         library.link("m", tmp_path / "a")
     make("real")

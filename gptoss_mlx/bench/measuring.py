@@ -72,10 +72,11 @@ def _peak_rss() -> int:
 
 
 def _warm_up(side: Side, workload: Workload) -> None:
-    length = min(_WARM_UP, workload.contexts[-1])
-    side.converse(workload.ids(length, "warm"), _FEW, workload.ids(TURN, "warm turn"))
+    length, tokens = min(_WARM_UP, workload.contexts[-1]), min(_FEW, workload.tokens)
+    side.converse(workload.ids(length, "warm"), tokens, workload.ids(TURN, "warm turn"))
     for batch in workload.batches:
-        side.batch([workload.ids(_FEW, "warm", n) for n in range(batch)], _FEW)
+        prompts = [workload.ids(min(_FEW, workload.contexts[0]), "warm", n) for n in range(batch)]
+        side.batch(prompts, tokens)
 
 
 def _conversation(side: Side, workload: Workload, context: int) -> Reading:
@@ -97,7 +98,8 @@ def _conversation(side: Side, workload: Workload, context: int) -> Reading:
 
 def _batch(side: Side, workload: Workload, batch: int) -> Reading:
     mx.reset_peak_memory()
-    completions = side.batch(workload.prompts(batch), workload.tokens)
+    # one more: of the step with which the last sequence begins, other ids may be there already
+    completions = side.batch(workload.prompts(batch), workload.tokens + 1)
     rate = rate_together(completions)
     ids = tuple(i for completion in completions for i in completion.ids[: workload.tokens])
     return Reading("batch", batch, rate, mx.get_peak_memory(), _peak_rss(), ids=ids)

@@ -15,7 +15,8 @@ from gptoss_mlx.bench.roofline import token_bytes
 from gptoss_mlx.bench.sides import SideName
 from gptoss_mlx.bench.workload import Workload
 from gptoss_mlx.config import read_config_file
-from gptoss_mlx.errors import GptOssError, MemoryPlanError
+from gptoss_mlx.errors import GptOssError, MemoryPlanError, UsageError
+from gptoss_mlx.kernels import choice
 from gptoss_mlx.library import variant_of
 from gptoss_mlx.memory import EmbeddingChoice, Plan, Use
 from gptoss_mlx.models import plan_for, resolve
@@ -69,6 +70,7 @@ def plan(name: str, wish: Wish) -> Planned:
         MemoryPlanError: no context that was wished fits.
     """
     folder = resolve(name)
+    choice.setting()  # a wrong one is told before anything is run
     contexts, batches, tokens = _ON_GPU if _on_gpu() else _ON_CPU
     config, places = read_checkpoint(folder)
     wished = Workload(
@@ -99,9 +101,10 @@ def _fitting(wished: Workload) -> tuple[Workload, tuple[str, ...]]:
     """
     contexts = {n: _problem(wished, wished.room(n), 1) for n in wished.contexts}
     fitting = tuple(context for context, problem in contexts.items() if problem is None)
-    for problem in contexts.values():
-        if problem is not None and not fitting:
-            raise problem
+    if not fitting:
+        least = min(wished.contexts)
+        _plan(wished, wished.room(least), 1).check()
+        raise contexts[least] or AssertionError("it does not fit")
     workload = replace(wished, contexts=fitting)
     batches = {n: _problem(workload, workload.room_in_batch(n), n) for n in wished.batches}
     notes = [
@@ -117,11 +120,17 @@ def _fitting(wished: Workload) -> tuple[Workload, tuple[str, ...]]:
 
 def _problem(workload: Workload, room: int, parallel: int) -> GptOssError | None:
     """Why so many sequences of so many tokens cannot be measured; None if they can."""
+    each = f", for each of {parallel:,}" * (parallel > 1)
+    needed = f"with what follows that is {room:,} tokens{each}, and"
     try:
         plan = _plan(workload, room, parallel)
     except GptOssError as error:  # longer than the model knows
-        return error
-    return None if plan.verdict == "fits" else MemoryPlanError(plan.summary)
+        return UsageError(f"{needed} {error}")
+    if plan.verdict == "fits":
+        return None
+    have = f"{plan.ceiling.nbytes / 2**30:.2f} GiB ({plan.ceiling.source})"
+    why = plan.summary if plan.context else f"there is no room for them in {have}"
+    return MemoryPlanError(f"{needed} {why}")
 
 
 def _plan(workload: Workload, room: int, parallel: int) -> Plan:

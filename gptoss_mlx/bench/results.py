@@ -56,7 +56,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report is made of. turns: as they came. is_complete: nobody stopped it."""
+    """All that a report is made of. turns: as they came. is_complete: nobody stopped it early."""
 
     system: System
     planned: Planned
@@ -85,7 +85,10 @@ class Results:
         return Spread(known) if known else None
 
     def median(self, side: SideName, kind: Kind, size: int, figure: Figure) -> float | None:
-        """Of a figure, if there is any."""
+        """Of a figure, if there is any; of a prompt's rate that of its time, so that both agree."""
+        if figure == "prefill":
+            seconds = self.median(side, kind, size, "first_token_seconds")
+            return size / seconds if seconds else None
         spread = self.spread(side, kind, size, figure)
         return spread.median if spread else None
 
@@ -128,7 +131,7 @@ def as_dict(results: Results) -> dict[str, Any]:
         "batches": [_row(results, "batch", size) for size in results.sizes("batch")],
         "left_out": list(planned.notes),
         "failures": {side: failure.text for side, failure in results.failures},
-        "complete": results.is_complete,
+        "complete": results.is_complete and not results.failures,
     }
 
 
@@ -150,8 +153,11 @@ def _row(results: Results, kind: Kind, size: int) -> dict[str, Any]:
     """Figures of each side, and ratios of their medians."""
     row: dict[str, Any] = {kind: size}
     for side in results.sides:
-        spreads = {figure: results.spread(side, kind, size, figure) for figure in FIGURES[kind]}
-        row[side] = {figure: spread.as_dict() for figure, spread in spreads.items() if spread}
+        row[side] = {
+            figure: {**spread.as_dict(), "median": results.median(side, kind, size, figure)}
+            for figure in FIGURES[kind]
+            if (spread := results.spread(side, kind, size, figure))
+        }
         if kind == "context":
             row[side] |= _more_of_context(results, side, size)
     ours, *others = (results.readings(side, kind, size) for side in results.sides)

@@ -66,10 +66,12 @@ class Side(Protocol):
 def rate_together(completions: Sequence[Completion]) -> float | None:
     """Ids a second of all sequences while all decode; None if there is no such time.
 
-    That is after the last one's first id, until the first one's last.
+    Each sequence's own rate over as many ids of it, the first that comes once all have begun being
+    left out; their sum. So it does not matter in which order the ids of one step arrive.
     """
     start = max(completion.times[0] for completion in completions)
-    end = min(completion.times[-1] for completion in completions)
-    if end <= start:
+    together = [[t for t in completion.times if t >= start] for completion in completions]
+    steps = min(map(len, together)) - 1
+    if steps < 1:
         return None
-    return sum(start < t <= end for c in completions for t in c.times) / (end - start)
+    return sum(steps / (times[steps] - times[0]) for times in together)

@@ -114,7 +114,7 @@ def _notes(results: Results) -> Iterator[str]:
     """What the figures are, and are not."""
     workload = results.planned.workload
     yield (
-        f"medians of {results.rounds} round{'s' * (results.rounds > 1)}{_largest_spread(results)}; "
+        f"medians of {_rounds(results)}{_largest_spread(results)}; "
         f"{workload.tokens} tokens decoded, greedily"
     )
     yield (
@@ -128,9 +128,14 @@ def _notes(results: Results) -> Iterator[str]:
     yield from _roofline_notes(results)
     yield from _setting_notes(results)
     yield from results.planned.notes
-    if not results.is_complete:
-        last = max((turn.round for turn in results.turns), default=0)
-        yield f"stopped in round {last + 1} of {results.rounds}: medians of what there was"
+    yield from (f"{side} failed: {failure.text}" for side, failure in results.failures)
+
+
+def _rounds(results: Results) -> str:
+    if results.is_complete:
+        return f"{results.rounds} round{'s' * (results.rounds > 1)}"
+    last = max((turn.round for turn in results.turns), default=0)
+    return f"what there was when it was stopped, in round {last + 1} of {results.rounds}"
 
 
 def _roofline_notes(results: Results) -> Iterator[str]:

@@ -22,6 +22,7 @@ from gptoss_mlx.bench.workload import WAIT, Workload
 
 __all__ = ["Theirs"]
 
+_STOCK_BATCH = 32  # of BatchGenerator; larger ones are only measured if they may run together
 _utils: Any = mlx_lm.utils  # annotations are partial, or too narrow
 _steps: Any = generate_step
 _wired: Any = wired_limit
@@ -49,7 +50,11 @@ class Theirs:
 
     def batch(self, prompts: Sequence[Ids], tokens: int) -> list[Completion]:
         """As `Side` has it."""
-        generator: Any = BatchGenerator(self._model, max_tokens=tokens + WAIT * len(prompts))
+        generator: Any = BatchGenerator(
+            self._model,
+            max_tokens=tokens + WAIT * len(prompts),
+            completion_batch_size=max(len(prompts), _STOCK_BATCH),
+        )
         found = {
             uid: Completion() for uid in generator.insert([list(prompt) for prompt in prompts])
         }

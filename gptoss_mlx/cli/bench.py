@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     ) -> tuple[int, ...]:
         """In order, each once."""
         parts = str(value).split(",")
-        if all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        if all(re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*", part) for part in parts):
             return tuple(sorted({int(part) for part in parts}))
         return self.fail(f"{value!r} is no list of sizes such as 512,4096", param, ctx)
 

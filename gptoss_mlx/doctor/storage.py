@@ -101,7 +101,8 @@ def _model(model: Installed, *, deep: bool) -> Finding:
         checked = _compare_hashes(model) if deep else "complete (--deep reads it all)"
         note = _memory_note(model)
     except GptOssError as error:
-        return Finding(name, str(error), "problem")
+        remedy = "" if "gptoss-mlx rm" in str(error) else f"; first gptoss-mlx rm {model.name}"
+        return Finding(name, f"{error}{remedy}", "problem")
     return Finding(name, f"{model.variant}, {nbytes}, {checked}{note}", "warning" if note else "ok")
 
 

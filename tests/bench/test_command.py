@@ -80,8 +80,8 @@ def test_stopped(tells: Callable[..., None], capsys: pytest.CaptureFixture[str])
     tells(*OURS[:7], KeyboardInterrupt)
     assert run([*SMALL]) == 130
     output = capsys.readouterr()
-    assert "|     512 |   9,500 |   95.0 |  54 ms | 53 ms | 12.00 |" in output.out
-    assert output.out.endswith("- stopped in round 2 of 3: medians of what there was\n")
+    assert "|     512 |   9,474 |   95.0 |  54 ms | 53 ms | 12.00 |" in output.out
+    assert "- medians of what there was when it was stopped, in round 2 of 3" in output.out
     assert output.err == "Stopped.\n"
 
 
@@ -106,7 +106,7 @@ def test_stopping_ends_the_process(
     assert run(["bench", "demo", *little]) == 130
     output = capsys.readouterr().out
     assert "|       8 |" in output
-    assert "- stopped in round 2 of 100: " in output
+    assert "when it was stopped, in round 2 of 100" in output
     assert made_up.processes() == []
 
 

@@ -53,8 +53,10 @@ def test_what_does_not_fit_is_left_out() -> None:
     memory, model, batch = found.notes
     assert memory.startswith("context 100,000 is left out: ")
     assert "of 100,049 tokens of context fit in 1.00 GiB (GPTOSS_MLX_MEMORY)" in memory
-    assert model.startswith("context 131,072 is left out: the context must lie in 1..131,072")
-    assert batch.startswith("batch 200 is left out: ")
+    assert model.startswith("context 131,072 is left out: with what follows that is 131,121 tokens")
+    assert "the context must lie in 1..131,072" in model
+    assert batch.startswith("batch 200 is left out: with what follows that is 12,880 tokens, for ")
+    assert "for each of 200, and there is no room for them in 1.00 GiB" in batch
 
 
 def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,26 @@ def test_the_first_token_belongs_to_the_prompt() -> None:
 
 
 def test_together() -> None:
-    """Ids count while all decode: after the last first one, until the first last one."""
+    """Ids count while all decode, at the rates of each."""
     early, late = _completion(1.0, 2.0, 3.0, 4.0), _completion(2.5, 3.5, 4.5)
-    assert rate_together([early, late]) == pytest.approx(3 / 1.5)
+    assert rate_together([early, late]) == pytest.approx(2)
     assert rate_together([early]) == pytest.approx(1)
+    slow = _completion(2.5, 4.5, 6.5)
+    assert rate_together([_completion(2.0, 3.0, 4.0, 5.0, 6.0), slow]) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+@pytest.mark.parametrize("tokens", [3, 4, 16])
+@pytest.mark.parametrize("spare", [0, 5])
+def test_who_ends_first_is_no_matter(batch: int, tokens: int, spare: int) -> None:
+    """Steps of the same length give the same rate, in whatever order and number their ids come."""
+    lengths = [tokens + spare * (batch - n) for n in range(batch)]
+    completions = [
+        _completion(*(step + n * 1e-6 for step in range(1, length + 1)))
+        for n, length in enumerate(lengths)
+    ]
+    assert rate_together(completions) == pytest.approx(batch, rel=1e-4)
+    assert rate_together(completions[::-1]) == pytest.approx(batch, rel=1e-4)
 
 
 def test_never_together() -> None:

@@ -125,7 +125,7 @@ def test_no_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     """The line says what to do."""
     monkeypatch.delenv("GPTOSS_MLX_MODEL", raising=False)
     assert run(["serve"]) == 2
-    assert "--model demo works now" in capsys.readouterr().err
+    assert "demo works now" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
