@@ -360,11 +360,12 @@ def _row(config: ModelConfig, machine: Machine, wish: Wish, variant: Variant) ->
         on_gpu=machine.on_gpu,
     )
     raised = machine.raised
-    read = decode_bytes(config, sizes, wish.basis, variant.kv_bits)
+    basis = min(wish.basis, config.max_context_length)  # of a smaller model than the published ones
+    read = decode_bytes(config, sizes, basis, variant.kv_bits)
     return Row(
         variant,
         make_plan(config, sizes, machine.ceiling, use),
-        make_plan(config, sizes, _AMPLE, replace(use, context=wish.basis)).total,
+        make_plan(config, sizes, _AMPLE, replace(use, context=basis)).total,
         make_plan(config, sizes, raised.ceiling, use) if raised else None,
         read,
         speed(read, machine.chips),

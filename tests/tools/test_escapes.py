@@ -322,7 +322,12 @@ def test_huge_results(run: Run) -> None:
     """A result or an error of 10 MB is cut as it is sent."""
     for code in ("'x' * 10**7", "raise ValueError('x' * 10**7)"):
         shown = run(code)
-        assert shown.endswith("[interrupted after 2,000 characters of output]")
+        assert shown.endswith(
+            (  # whether it is done by then is a matter of luck
+                "[interrupted after 2,000 characters of output]",
+                "[cut after 2,000 characters of output]",
+            )
+        )
         assert len(shown) < 2100
 
 

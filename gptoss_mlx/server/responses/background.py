@@ -51,9 +51,9 @@ class EventLog:
         """The events from a number on, and a sign of life after so many seconds of silence."""
         while True:
             change = self._change
-            if start < len(self._events):
-                yield b"".join(self._events[start:])
-                start = len(self._events)
+            if start < (end := len(self._events)):
+                yield b"".join(self._events[start:end])
+                start = end  # more may have come meanwhile
             elif self.is_over:
                 yield self._end
                 return

@@ -177,9 +177,9 @@ def _concluded(ending: Ending, transcript: Transcript, seconds: float) -> str:
             f"the code ran longer than {seconds:g} s and was interrupted; variables are kept."
             + _so_far(transcript.text)
         )
-    if ending == "full":
-        limit = len(transcript.text)
-        return f"{transcript.text}\n[interrupted after {limit:,} characters of output]"
+    if transcript.is_full:  # even if it was done before anybody could interrupt it
+        what, limit = "cut" if ending == "done" else "interrupted", len(transcript.text)
+        return f"{transcript.text}\n[{what} after {limit:,} characters of output]"
     return transcript.text
 
 

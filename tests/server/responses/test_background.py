@@ -162,8 +162,10 @@ def test_readers_of_a_log() -> None:
         assert await anext(early) == b": still working\n\n"
         log.add([("c", {"n": 2})])
         assert await anext(early) == b'event: c\ndata: {"n":2}\n\n'
+        log.add([("d", {"n": 3})])  # while the reader holds what it was given
+        assert await anext(early) == b'event: d\ndata: {"n":3}\n\n'
         late = log.follow(1, 10)
-        assert (await anext(late)).count(b"data:") == 2
+        assert (await anext(late)).count(b"data:") == 3
         waiting = asyncio.create_task(anext(late))
         await asyncio.sleep(0)
         log.end(b"end")
