@@ -208,7 +208,6 @@ def test_training_network_is_the_runtime_model(tmp_path: Path) -> None:
         np.testing.assert_allclose(packed, trained[row], atol=0.03 * float(np.abs(packed).max()))
 
 
-@pytest.mark.slow
 def test_held_out_questions_are_answered() -> None:
     """Real generation on two held-out questions of each skill: valid harmony, nearly all right."""
     engine = evaluate.load_engine()
