@@ -48,7 +48,8 @@ def main() -> int:
 
 
 def _rate(side: Side, workload: Workload, size: int) -> float:
-    rate = rate_together(side.batch(workload.prompts(size), workload.tokens))
+    # one more: of the step with which the last sequence begins, other ids may be there already
+    rate = rate_together(side.batch(workload.prompts(size), workload.tokens + 1))
     if rate is None:
         raise SystemExit("the first sequence ends before the last begins: pass a shorter --prompt")
     return rate

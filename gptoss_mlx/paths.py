@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["data_folder", "expand"]
+__all__ = ["data_folder", "expand", "nearest"]
 
 
 def expand(name: str | Path) -> Path:
     """The path with its `~`; that of a user who is not there stays, as in a shell."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 (the other one raises)
+
+
+def nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    absolute = path.absolute()
+    return next(place for place in (absolute, *absolute.parents) if place.exists())
 
 
 def data_folder() -> Path:

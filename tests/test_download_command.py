@@ -296,7 +296,7 @@ def test_rm_asks(call: Call) -> None:
     terminal.wait_for("gpt-oss-20b-q8 stays.")
     assert terminal.exit_code() == 0
     assert "gpt-oss-20b-q8" in call("models")[1]
-    with open(os.devnull) as nothing, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123
+    with Path(os.devnull).open() as nothing, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", nothing)
         code, _, err = call("rm", "gpt-oss-20b-q8")
     assert (code, err) == (

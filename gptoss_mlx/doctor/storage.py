@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gptoss_mlx.doctor.finding import Finding
 from gptoss_mlx.errors import CheckpointError, DiskError, GptOssError
+from gptoss_mlx.paths import nearest
 
 if TYPE_CHECKING:
     from gptoss_mlx.doctor.machine import Progress
@@ -33,7 +34,7 @@ def check_disks() -> Iterator[Finding]:
 
 
 def _disk(name: str, folder: Path) -> Iterator[Finding]:
-    place = _existing(folder)
+    place = nearest(folder)
     free = shutil.disk_usage(place).free
     text = f"{folder}: {free / 1e9:.1f} GB free"
     if not os.access(place, os.W_OK):
@@ -42,11 +43,6 @@ def _disk(name: str, folder: Path) -> Iterator[Finding]:
         yield Finding(name, f"{text}, the disk is full: make room", "problem")
     else:
         yield Finding(name, text)
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 def check_models(*, deep: bool, on_progress: Progress) -> Iterator[Finding]:
@@ -64,7 +60,7 @@ def check_models(*, deep: bool, on_progress: Progress) -> Iterator[Finding]:
     for model in models:
         on_progress(f"Reading {model.name}" if deep else None)
         try:
-            yield _model(model, deep=deep)
+            yield _model(model, on_progress if deep else None)
         finally:
             on_progress(None)
 
@@ -84,7 +80,8 @@ def _nothing_installed() -> Finding:
     return Finding("models", f"none is installed: gptoss-mlx download {best.model} --convert")
 
 
-def _model(model: Installed, *, deep: bool) -> Finding:
+def _model(model: Installed, on_progress: Progress | None) -> Finding:
+    """Whether it is well; with somebody to tell how far, every byte of it."""
     from gptoss_mlx.library import problem_of
 
     name, nbytes = f"model {model.name}", f"{model.nbytes / 1e9:.1f} GB"
@@ -98,7 +95,8 @@ def _model(model: Installed, *, deep: bool) -> Finding:
         return Finding(name, f"{model.variant}, {nbytes}, to be converted: {_to_convert(model)}")
     try:
         _check_complete(model)
-        checked = _compare_hashes(model) if deep else "complete (--deep reads it all)"
+        shallow = "complete (--deep reads it all)"
+        checked = _compare_hashes(model, on_progress) if on_progress else shallow
         note = _memory_note(model)
     except GptOssError as error:
         remedy = "" if "gptoss-mlx rm" in str(error) else f"; first gptoss-mlx rm {model.name}"
@@ -143,11 +141,15 @@ def _memory_note(model: Installed) -> str:
     return f"; {plan.summary}" if plan.verdict == "refused" else ""
 
 
-def _compare_hashes(model: Installed) -> str:
+def _compare_hashes(model: Installed, on_progress: Progress) -> str:
     from gptoss_mlx.convert.hashes import check_hashes, has_hashes
 
     if has_hashes(model.place):
-        check_hashes(model.place)
+
+        def tell(done: int, total: int) -> None:
+            on_progress(f"Reading {model.name}: {done * 100 // total}%")
+
+        check_hashes(model.place, tell)
         return "all bytes as they were written"
     return _compare_with_hub(model)
 

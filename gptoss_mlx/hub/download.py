@@ -18,6 +18,7 @@ from gptoss_mlx.hub.cache import PARTIAL, find_snapshot, repo_folder, snapshot_f
 from gptoss_mlx.hub.client import REFUSALS, Hub, refusal
 from gptoss_mlx.hub.manifest import Manifest, RemoteFile
 from gptoss_mlx.hub.transfer import Watcher, fetch, is_right
+from gptoss_mlx.paths import nearest
 
 __all__ = ["Need", "check_space", "download", "missing_bytes", "place_of"]
 
@@ -50,10 +51,10 @@ def check_space(needs: Iterable[Need]) -> None:
     """
     by_disk: defaultdict[int, list[Need]] = defaultdict(list)
     for need in needs:
-        by_disk[_existing(need.path).stat().st_dev].append(need)
+        by_disk[nearest(need.path).stat().st_dev].append(need)
     for on_one in by_disk.values():
         total = sum(need.nbytes for need in on_one)
-        place = _existing(on_one[0].path)
+        place = nearest(on_one[0].path)
         free = shutil.disk_usage(place).free
         if total > free:
             parts = ", ".join(f"{_gb(need.nbytes)} for {need.what}" for need in on_one)
@@ -142,11 +143,6 @@ def _missing(target: Path, partial: Path, file: RemoteFile) -> int:
     if target.is_file():
         return 0 if target.stat().st_size == file.size else file.size
     return file.size - (min(partial.stat().st_size, file.size) if partial.is_file() else 0)
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def _gb(nbytes: int) -> str:

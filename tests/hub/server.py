@@ -204,7 +204,6 @@ def running() -> Generator[FakeHub]:
         hub.app(), port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=0
     )
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
